@@ -1,0 +1,24 @@
+"""What the ingest asks of other processes: small picklable questions and answers.
+
+Reading several small files in one question spares most of the cost of crossing
+the process border, which would otherwise exceed the cost of reading them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingester.model import Prepared
+from ingester.prepare import PrepareRequest, prepare
+
+
+def prepare_many(requests: Sequence[PrepareRequest]) -> list[Prepared | OSError]:
+    """Read several claimed files; an error of one file stands in its place."""
+    answers: list[Prepared | OSError] = []
+    for request in requests:
+        try:
+            answers.append(prepare(request))
+        except OSError as error:
+            # Without its file name: that may identify a patient, and it is in our hands.
+            answers.append(OSError(error.errno, error.strerror))
+    return answers

@@ -1,0 +1,394 @@
+"""The spool: what lies in it, taking it, and letting go of it.
+
+A state is a folder and a step is a rename, as in a maildir.  `look` lists what
+lies in the drop folders and in `.received`; `claim` takes one file by renaming it
+to `.claimed/<id>/in/<the same relative path>`, which keeps source, batch and name
+in one step, so that a crash loses nothing and needs no marker; `release` forgets a
+file whose bytes and row are durable elsewhere.
+
+    for arrival in spool.look():
+        claim = spool.claim(arrival, clock.now())
+        ...                                   read, publish, commit
+        spool.release(claim)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from ingester import durable
+from ingester.archive import escape_source, remove_tree
+from ingester.ignore import Ignore
+from ingester.model import Arrival, Claim, FileIdentity, moment, new_id
+
+RECEIVING = ".receiving"
+RECEIVED = ".received"
+CLAIMED = ".claimed"
+QUARANTINE = "quarantine"
+REASON = "reason.json"
+
+#: Files that our own SCP finished: `<association id>.<number>.dcm`.
+_RECEIVED_NAME = re.compile(r"([0-9a-f]{24})\.[0-9]+\.dcm", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{24}(\.[0-9]+)*", re.ASCII)
+
+#: A name too long to be kept below a claim is shortened to so many bytes.
+_LONGEST_NAME = 200
+
+
+def arrived_at(arrival_id: str) -> str:
+    """Return the moment that an id was made at: it is the moment of the claim."""
+    return moment(datetime.fromtimestamp(int(arrival_id[:16], 16) / 1_000_000, UTC))
+
+
+def shown(name: str) -> str:
+    """Return a file name as text that can be stored and printed.
+
+    Bytes that are no UTF-8 and control characters are written as escapes.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def handed_over(source: str, batch: str | None, arrival_id: str, name: str) -> str:
+    """Return where a file with a known source and batch is put, below the spool.
+
+    `import` and `retry` use it: everything that the arrival's row will say of it is
+    in the path, so a crash in between loses nothing.
+    """
+    parts = [part[:_LONGEST_NAME] for part in name.split("/") if part not in ("", ".", "..")]
+    label = "@" + quote(batch or "", safe=" ")[:_LONGEST_NAME]
+    return "/".join([RECEIVED, source, label, arrival_id, *(parts or ["unnamed"])])
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A drop folder elsewhere, usually a mount, with its source."""
+
+    path: Path
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A file system that files are claimed on: `.claimed` lies at its root."""
+
+    path: Path
+    source: str | None  # of a share
+    prefix: str  # of a mounted drop folder: its path relative to the spool
+
+
+@dataclass(slots=True)
+class Spool:
+    """The drop folders below *root*, and the shares.
+
+    Parameters
+    ----------
+    sources : declared sources; each has a folder of its name
+    default_source : the source of everything else
+    ignore : further patterns of names to leave alone
+    mode : of the folders made here; group : their group's name, "" = leave it
+    """
+
+    root: Path
+    sources: Sequence[str] = ()
+    default_source: str = "MANUAL"
+    ignore: Sequence[str] = ()
+    mode: int = 0o2770
+    shares: Sequence[Share] = ()
+    #: What cannot be taken, by path relative to its drop folder: the sentence that says so.
+    troubles: dict[str, str] = field(default_factory=dict)
+    _is_ignored: Ignore = field(init=False)
+    _emptied: dict[Path, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Compile the patterns."""
+        self._is_ignored = Ignore(self.ignore)
+
+    @property
+    def quarantine_folder(self) -> Path:
+        """Return the folder for people."""
+        return self.root / QUARANTINE
+
+    def make_folders(self) -> None:
+        """Make our own folders and the declared sources'; wipe `.receiving`.
+
+        Call it at start only, before any receiver runs.
+        """
+        folders = [RECEIVING, RECEIVED, CLAIMED, QUARANTINE, *self.sources]
+        made = [durable.make_folder(self.root / name, self.mode & 0o777) for name in folders]
+        if any(made):
+            durable.flush_folder(self.root)
+        for leftover in sorted(os.scandir(self.root / RECEIVING), key=lambda entry: entry.name):
+            remove_tree(Path(leftover.path))
+
+    def _roots(self) -> Iterator[_Root]:
+        yield _Root(self.root, None, "")
+        here = os.stat(self.root).st_dev
+        for source in self.sources:
+            folder = self.root / source
+            try:
+                is_mount = os.stat(folder).st_dev != here
+            except OSError as error:
+                self.troubles[source] = f"the drop folder cannot be read: {error.strerror}"
+                continue
+            if is_mount:
+                yield _Root(folder, None, source + "/")
+        for share in self.shares:
+            yield _Root(share.path, share.source, "")
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self) -> Iterator[Arrival]:
+        """List what lies in `.received` and in all drop folders, in path order.
+
+        Nothing is opened.  A folder that cannot be listed is noted in `troubles`; its
+        files are simply not seen this time, so a share that vanishes for a second
+        makes nothing new and nothing lost.
+        """
+        self.troubles.clear()
+        for root in self._roots():
+            mounted = {each.path for each in self._roots() if each.prefix} - {root.path}
+            if root.path == self.root:
+                yield from self._walk(root, RECEIVED + "/", mounted)
+            yield from self._walk(root, "", mounted)
+
+    def _walk(self, root: _Root, start: str, mounted: set[Path]) -> Iterator[Arrival]:
+        ours = {QUARANTINE} if root.path == self.root and not start else set()
+        waiting = [start]
+        while waiting:
+            relative = waiting.pop()
+            if relative and not relative.endswith("/"):
+                yield from self._arrival(root, relative)
+                continue
+            try:
+                with os.scandir(root.path / relative) as entries:
+                    found = self._worth_a_look(entries, is_ours=start != "", ours=ours)
+            except FileNotFoundError:
+                if not relative:
+                    self.troubles[str(root.path)] = "the drop folder is not there"
+                continue
+            except OSError as error:
+                self.troubles[shown(relative or str(root.path))] = (
+                    f"the folder cannot be listed: {error.strerror}"
+                )
+                continue
+            ours = set()
+            names = [relative + name for name in found]
+            waiting.extend(
+                name for name in sorted(names, reverse=True) if root.path / name not in mounted
+            )
+
+    def _worth_a_look(
+        self, entries: Iterator[os.DirEntry[str]], *, is_ours: bool, ours: set[str]
+    ) -> list[str]:
+        found = []
+        for entry in entries:
+            if entry.name in ours or (not is_ours and self._is_ignored(entry.name)):
+                continue
+            is_folder = entry.is_dir(follow_symlinks=False)
+            found.append(entry.name + ("/" if is_folder else ""))
+        return found
+
+    def _arrival(self, root: _Root, relative: str) -> Iterator[Arrival]:
+        try:
+            status = os.lstat(root.path / relative)
+        except OSError:
+            # Gone between the listing and the look: taken away again by its owner.
+            return
+        described = self._describe(root, relative)
+        yield Arrival(
+            root=root.path, relative=relative, identity=FileIdentity.of(status), **described
+        )
+
+    def _describe(self, root: _Root, relative: str) -> Mapping[str, object]:
+        """Tell source, batch and name from the path alone (contract, section 2)."""
+        parts = (root.prefix + relative).split("/")
+        if parts[0] == RECEIVED and root.source is None:
+            return self._describe_received(parts)
+        if root.source is not None:
+            source = root.source
+        elif parts[0] in self.sources:
+            source = parts.pop(0)
+        else:
+            source = self.default_source
+        return {
+            "source": source,
+            "batch": shown(parts[0]) if len(parts) > 1 else None,
+            "original_name": shown("/".join(parts)),
+            "is_received": False,
+            "arrival_id": None,
+        }
+
+    def _describe_received(self, parts: list[str]) -> Mapping[str, object]:
+        source = escape_source(parts[1]) if len(parts) > 2 else self.default_source
+        batch: str | None = None
+        arrival_id: str | None = None
+        name = parts[2:] or parts[1:]
+        if len(parts) > 4 and parts[2].startswith("@") and _ID.fullmatch(parts[3]):
+            batch, arrival_id, name = unquote(parts[2][1:]) or None, parts[3], parts[4:]
+        elif match := _RECEIVED_NAME.fullmatch(name[-1]):
+            batch = match[1]
+        return {
+            "source": source,
+            "batch": batch,
+            "original_name": shown("/".join(name)),
+            "is_received": True,
+            "arrival_id": arrival_id,
+        }
+
+    # ----------------------------------------------------------------- claiming
+
+    def claim(self, arrival: Arrival, at: datetime) -> Claim | None:
+        """Take a file: after the rename nobody else can reach it by its path.
+
+        Returns None where it has vanished, or where it cannot be taken; the latter
+        is in `troubles` with the way to mend it.
+        """
+        arrival_id = arrival.arrival_id or new_id(at)
+        folder = arrival.root / CLAIMED / arrival_id
+        path = folder / "in" / arrival.relative
+        try:
+            durable.make_folder(folder.parent, self.mode & 0o777)
+            durable.make_folders(folder.parent, path.parent, self.mode & 0o777)
+            durable.rename(arrival.root / arrival.relative, path)
+        except OSError as error:
+            self._let_go_of(folder, path.parent)
+            if error.errno != errno.ENOENT:
+                if error.errno not in _NOT_OURS_TO_TAKE:
+                    raise
+                self.troubles[shown(arrival.relative)] = _why_not_taken(error, arrival)
+            return None
+        self._emptied.setdefault((arrival.root / arrival.relative).parent)
+        return Claim(
+            arrival_id=arrival_id,
+            folder=folder,
+            path=path,
+            source=arrival.source,
+            batch=arrival.batch,
+            original_name=arrival.original_name,
+            arrived_at=arrived_at(arrival_id),
+            is_received=arrival.is_received,
+        )
+
+    def claimed(self) -> list[Claim]:
+        """List what an earlier run had claimed, in the order of claiming.
+
+        Claims that hold no file (the rename never came, or the release was nearly
+        done) are removed.
+        """
+        found = []
+        for root in self._roots():
+            try:
+                ids = sorted(os.listdir(root.path / CLAIMED))
+            except FileNotFoundError:
+                continue
+            for arrival_id in ids:
+                folder = root.path / CLAIMED / arrival_id
+                claim = self._claim_again(root, folder, arrival_id)
+                if claim is not None:
+                    found.append(claim)
+                elif not (folder / REASON).exists():
+                    remove_tree(folder)
+        return sorted(found, key=lambda claim: claim.arrival_id)
+
+    def half_quarantined(self) -> list[Path]:
+        """List claims whose reason was written already: to be finished, not read again."""
+        folders = []
+        for root in self._roots():
+            claims = root.path / CLAIMED
+            if claims.is_dir():
+                folders += [claims / name for name in sorted(os.listdir(claims))]
+        return [folder for folder in folders if (folder / REASON).is_file()]
+
+    def _claim_again(self, root: _Root, folder: Path, arrival_id: str) -> Claim | None:
+        if not _ID.fullmatch(arrival_id) or (folder / REASON).exists():
+            return None
+        path = only_file_below(folder / "in")
+        if path is None:
+            return None
+        described = self._describe(root, str(path.relative_to(folder / "in")))
+        return Claim(
+            arrival_id=arrival_id,
+            folder=folder,
+            path=path,
+            source=str(described["source"]),
+            batch=None if described["batch"] is None else str(described["batch"]),
+            original_name=str(described["original_name"]),
+            arrived_at=arrived_at(arrival_id),
+            is_received=bool(described["is_received"]),
+        )
+
+    def release(self, claim: Claim) -> None:
+        """Forget a claimed file: its bytes and its row are durable elsewhere."""
+        durable.unlink(claim.path)
+        if (claim.folder / "members").exists():
+            remove_tree(claim.folder / "members")
+        self._let_go_of(claim.folder, claim.path.parent)
+
+    def _let_go_of(self, folder: Path, innermost: Path) -> None:
+        """Remove the empty folders from *innermost* up to and including *folder*."""
+        here = innermost
+        while here != folder.parent:
+            if not durable.remove_folder(here) and here.exists():
+                return
+            here = here.parent
+
+    def tidy(self, *, older_than_ns: int) -> None:
+        """Remove folders that we emptied, declared sources' and our own excepted.
+
+        A folder that changed at or after *older_than_ns* (ns since 1970) stays for
+        now: somebody may still be copying into it.
+        """
+        stay = {self.root, *(self.root / name for name in (*self.sources, RECEIVED))}
+        stay.update(share.path for share in self.shares)
+        for folder in sorted(self._emptied, key=lambda each: len(each.parts), reverse=True):
+            here = folder
+            while here not in stay:
+                try:
+                    if os.stat(here).st_mtime_ns >= older_than_ns:
+                        break
+                    if not durable.remove_folder(here):
+                        self._emptied.pop(here, None)
+                        break
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    # Not ours to remove (permissions): an empty folder harms nobody.
+                    self._emptied.pop(here, None)
+                    break
+                self._emptied.pop(here, None)
+                here = here.parent
+            else:
+                self._emptied.pop(folder, None)
+
+
+_NOT_OURS_TO_TAKE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENAMETOOLONG, errno.EXDEV, errno.ENOTDIR}
+)
+
+
+def _why_not_taken(error: OSError, arrival: Arrival) -> str:
+    folder = shown(str((arrival.root / arrival.relative).parent))
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"the service may not take it away; to mend: chmod g+rwxs '{folder}'"
+    if error.errno == errno.EXDEV:
+        return "it lies on a mounted file system; declare its folder as a source or a share"
+    return f"it cannot be taken away: {error.strerror}"
+
+
+def only_file_below(folder: Path) -> Path | None:
+    """Return the one file (or link, or FIFO) below a claim, None where there is none."""
+    for here, folders, names in os.walk(folder):
+        for name in names:
+            return Path(here) / name
+        links = [name for name in folders if (Path(here) / name).is_symlink()]
+        if links:
+            return Path(here) / links[0]
+    return None
