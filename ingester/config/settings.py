@@ -38,6 +38,11 @@ def setting(default: Any, description: str) -> Any:
     return Field(default=default, description=description)
 
 
+def section() -> Any:
+    """Declare a section within: left out, it is validated as if it stood there empty."""
+    return Field(default={})
+
+
 class Section(BaseModel):
     """A section of the file: frozen, without unknown keys, defaults validated."""
 
@@ -193,7 +198,7 @@ class ScpSettings(Section):
     acse_timeout: Duration = setting("10s", "how long an association request may take")
     dimse_timeout: Duration = setting("60s", "how long the next message may take")
     network_timeout: Duration = setting("60s", "how long a peer may be silent")
-    tls: TlsSettings = Field(default_factory=TlsSettings)
+    tls: TlsSettings = section()
     peers: dict[str, PeerSettings] = Field(default_factory=dict)
 
 
@@ -224,8 +229,8 @@ class ShareSettings(Section):
 class ReceiverSettings(Section):
     """Everything that brings files into the spool."""
 
-    scp: ScpSettings = Field(default_factory=ScpSettings)
-    dcmtk: DcmtkSettings = Field(default_factory=DcmtkSettings)
+    scp: ScpSettings = section()
+    dcmtk: DcmtkSettings = section()
     share: tuple[ShareSettings, ...] = ()
 
 
@@ -286,14 +291,14 @@ class LogSettings(Section):
 class Settings(Section):
     """All of `ingest.toml`; paths are absolute once loaded."""
 
-    spool: SpoolSettings = Field(default_factory=SpoolSettings)
+    spool: SpoolSettings = section()
     sources: dict[SourceName, SourceSettings] = Field(default_factory=dict)
-    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
-    index: IndexSettings = Field(default_factory=IndexSettings)
-    limits: LimitSettings = Field(default_factory=LimitSettings)
-    workers: WorkerSettings = Field(default_factory=WorkerSettings)
-    receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
-    thumbnails: ThumbnailSettings = Field(default_factory=ThumbnailSettings)
-    videos: VideoSettings = Field(default_factory=VideoSettings)
-    hooks: HookSettings = Field(default_factory=HookSettings)
-    log: LogSettings = Field(default_factory=LogSettings)
+    archive: ArchiveSettings = section()
+    index: IndexSettings = section()
+    limits: LimitSettings = section()
+    workers: WorkerSettings = section()
+    receiver: ReceiverSettings = section()
+    thumbnails: ThumbnailSettings = section()
+    videos: VideoSettings = section()
+    hooks: HookSettings = section()
+    log: LogSettings = section()
