@@ -1,0 +1,52 @@
+"""One arrival becomes many: zip, tar and tar.gz within limits, and DICOMDIR.
+
+An archive file is untrusted in every respect.  Its members' names never decide where
+anything is written, its sizes are never believed, and what it may cost in disk, memory
+and time is bounded before it is paid:
+
+    page = extract(ExtractRequest(path, kind, folder))
+    while page.next is not None:
+        page = extract(ExtractRequest(path, kind, folder, first=page.next))
+
+Either an archive file as a whole is refused, and then nothing of it was unpacked, or
+every member is there, in the archive file's order, each with a path or a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ingester.errors import Reject
+from ingester.model import ContainerKind
+from ingester.unpack.request import Extracted, ExtractRequest, Member, UnpackLimits
+from ingester.unpack.tars import extract_tar
+from ingester.unpack.zips import extract_zip
+
+__all__ = [
+    "ExtractRequest",
+    "Extracted",
+    "Member",
+    "UnpackLimits",
+    "extract",
+]
+
+
+def extract(request: ExtractRequest) -> Extracted:
+    """Unpack one page of an archive file into *request.folder*.
+
+    The members' files are flushed; the folders that hold them are the caller's to
+    flush.  Calling it again with the same request makes the same page again.
+
+    Raises
+    ------
+    OSError
+        the disk is at fault (full, unreadable): try again later
+    """
+    descriptor = os.open(request.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            if request.kind is ContainerKind.ZIP:
+                return extract_zip(file, request)
+            return extract_tar(file, request)
+        except Reject as reject:
+            return Extracted(refusal=reject.refusal)
