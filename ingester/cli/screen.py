@@ -1,0 +1,96 @@
+"""How things are written: answers, sentences, tables, numbers for people.
+
+Text from files and from the wire may hold control characters, which a terminal
+would obey: everything that is not ours goes through `printable`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+Cell = str | int | float | None
+
+
+def answer(text: str = "") -> None:
+    """Print a line of the answer, on standard output."""
+    click.echo(text)
+
+
+def say(text: str = "") -> None:
+    """Print a line about what happens, on standard error."""
+    click.echo(text, err=True)
+
+
+def answer_json(document: Any) -> None:
+    """Print one JSON document, on standard output."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex().upper()
+    return str(value)
+
+
+def printable(value: object) -> str:
+    """Return a value as text that a terminal shows and does not obey."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.hex().upper()
+    text = str(value)
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def size(count: float) -> str:
+    """Return bytes as people read them, such as "1.4 GiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """Return "1 file", "2 files"."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    to_stderr: bool = False,
+) -> None:
+    """Print a table; on a terminal as wide as it is, else as wide as needed."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 4000)
+    drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    kept = [tuple(row) for row in rows]
+    for position, heading in enumerate(headings):
+        cells = [row[position] for row in kept]
+        are_numbers = any(isinstance(cell, (int, float)) for cell in cells) and all(
+            cell is None or isinstance(cell, (int, float)) for cell in cells
+        )
+        drawn.add_column(
+            Text(printable(heading)),
+            justify="right" if are_numbers else "left",
+            overflow="fold",
+        )
+    for row in kept:
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(drawn)

@@ -1,0 +1,128 @@
+"""`ingester sql`: read-only SQL on the index, as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from ingester.cli import screen
+from ingester.cli.options import as_json, example, pass_site
+from ingester.cli.reading import open_index
+from ingester.cli.site import Site
+from ingester.errors import Fatal
+
+_MOST_ROWS_SHOWN = 1000
+_LONGEST_CELL = 200
+#: A spreadsheet takes a cell that begins so for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@click.command(
+    epilog=example(
+        "ingester sql 'SELECT modality, count(*) FROM images GROUP BY modality'",
+        "ingester sql --csv 'SELECT * FROM study_list' > studies.csv",
+        "ingester sql --json < query.sql",
+    )
+)
+@click.argument("query", required=False)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, safe to open in a spreadsheet.")
+@as_json
+@pass_site
+def sql(site: Site, query: str | None, as_csv: bool, as_json: bool) -> None:
+    """Ask the index with read-only SQL.
+
+    Without QUERY it is read from standard input; on a terminal the tables, views and
+    their columns are listed. Nothing can be changed from here. As a table the first
+    1,000 rows are shown, as CSV or JSON all of them.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("choose --csv or --json, not both")
+    with open_index(site.settings) as connection:
+        if query is None and sys.stdin.isatty():
+            _list_tables(connection)
+            return
+        try:
+            cursor = connection.execute(query if query is not None else sys.stdin.read())
+            names = _unique([column[0] for column in cursor.description or ()])
+            if as_json:
+                screen.answer_json([dict(zip(names, row, strict=True)) for row in cursor])
+            elif as_csv:
+                _print_csv(names, cursor)
+            else:
+                _print_table(names, cursor)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise Fatal(f"SQL: {error}") from None
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number names that come again, so that no column hides another in JSON."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return unique
+
+
+def _print_table(names: Sequence[str], cursor: sqlite3.Cursor) -> None:
+    if not names:
+        return
+    rows = cursor.fetchmany(_MOST_ROWS_SHOWN)
+    screen.table(names, ([_short(value) for value in row] for row in rows))
+    if cursor.fetchone() is not None:
+        screen.say(
+            f"only the first {_MOST_ROWS_SHOWN:,} rows are shown; --csv and --json print all"
+        )
+
+
+def _short(value: Any) -> screen.Cell:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    text = screen.printable(value)
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
+
+
+def _print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([defused(value) for value in row])
+        if lines.tell() > 65536:
+            click.echo(lines.getvalue(), nl=False)
+            lines.seek(0)
+            lines.truncate()
+    click.echo(lines.getvalue(), nl=False)
+
+
+def defused(value: Any) -> Any:
+    """Return a cell that a spreadsheet shows and does not execute.
+
+    Text that begins like a formula gets an apostrophe before it, unless it is a number.
+    """
+    if isinstance(value, bytes):
+        return value.hex().upper()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        try:
+            float(value)
+        except ValueError:
+            return "'" + value
+    return value
+
+
+def _list_tables(connection: sqlite3.Connection) -> None:
+    names = connection.execute(
+        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
+        " AND name NOT LIKE 'sqlite%' ORDER BY type, name"
+    ).fetchall()
+    for name, kind in names:
+        columns = [
+            row[0] for row in connection.execute(f'SELECT * FROM "{name}" LIMIT 0').description
+        ]
+        screen.answer(f"{kind} {name}: {', '.join(columns)}")
