@@ -1,4 +1,4 @@
-"""Is a file finished being written?
+"""Tell whether a file is finished being written.
 
 Two looks answer.  Where the kernel grants a read lease, no process has the file
 open for writing, and no time need pass.  Where it has no leases (NFS, FUSE, files

@@ -17,10 +17,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ingester import durable
@@ -84,6 +86,16 @@ class _Root:
     prefix: str  # of a mounted drop folder: its path relative to the spool
 
 
+class _Provenance(NamedTuple):
+    """What a path alone tells of a file."""
+
+    source: str
+    batch: str | None
+    original_name: str
+    is_received: bool
+    arrival_id: str | None = None
+
+
 @dataclass(slots=True)
 class Spool:
     """The drop folders below *root*, and the shares.
@@ -101,6 +113,7 @@ class Spool:
     default_source: str = "MANUAL"
     ignore: Sequence[str] = ()
     mode: int = 0o2770
+    group: str = ""
     shares: Sequence[Share] = ()
     #: What cannot be taken, by path relative to its drop folder: the sentence that says so.
     troubles: dict[str, str] = field(default_factory=dict)
@@ -122,11 +135,22 @@ class Spool:
         Call it at start only, before any receiver runs.
         """
         folders = [RECEIVING, RECEIVED, CLAIMED, QUARANTINE, *self.sources]
-        made = [durable.make_folder(self.root / name, self.mode & 0o777) for name in folders]
-        if any(made):
+        made = [name for name in folders if durable.make_folder(self.root / name, 0o700)]
+        for name in made:
+            self._open_to_group(self.root / name)
+        if made:
             durable.flush_folder(self.root)
         for leftover in sorted(os.scandir(self.root / RECEIVING), key=lambda entry: entry.name):
             remove_tree(Path(leftover.path))
+
+    def _open_to_group(self, folder: Path) -> None:
+        if self.group:
+            shutil.chown(folder, group=self.group)
+        try:
+            os.chmod(folder, self.mode)
+        except PermissionError:
+            # A hardened service may not set the setgid bit; it is inherited then.
+            os.chmod(folder, self.mode & 0o777)
 
     def _roots(self) -> Iterator[_Root]:
         yield _Root(self.root, None, "")
@@ -202,12 +226,19 @@ class Spool:
         except OSError:
             # Gone between the listing and the look: taken away again by its owner.
             return
-        described = self._describe(root, relative)
+        told = self._describe(root, relative)
         yield Arrival(
-            root=root.path, relative=relative, identity=FileIdentity.of(status), **described
+            root=root.path,
+            relative=relative,
+            identity=FileIdentity.of(status),
+            source=told.source,
+            batch=told.batch,
+            original_name=told.original_name,
+            is_received=told.is_received,
+            arrival_id=told.arrival_id,
         )
 
-    def _describe(self, root: _Root, relative: str) -> Mapping[str, object]:
+    def _describe(self, root: _Root, relative: str) -> _Provenance:
         """Tell source, batch and name from the path alone (contract, section 2)."""
         parts = (root.prefix + relative).split("/")
         if parts[0] == RECEIVED and root.source is None:
@@ -218,15 +249,10 @@ class Spool:
             source = parts.pop(0)
         else:
             source = self.default_source
-        return {
-            "source": source,
-            "batch": shown(parts[0]) if len(parts) > 1 else None,
-            "original_name": shown("/".join(parts)),
-            "is_received": False,
-            "arrival_id": None,
-        }
+        batch = shown(parts[0]) if len(parts) > 1 else None
+        return _Provenance(source, batch, shown("/".join(parts)), is_received=False)
 
-    def _describe_received(self, parts: list[str]) -> Mapping[str, object]:
+    def _describe_received(self, parts: list[str]) -> _Provenance:
         source = escape_source(parts[1]) if len(parts) > 2 else self.default_source
         batch: str | None = None
         arrival_id: str | None = None
@@ -235,13 +261,7 @@ class Spool:
             batch, arrival_id, name = unquote(parts[2][1:]) or None, parts[3], parts[4:]
         elif match := _RECEIVED_NAME.fullmatch(name[-1]):
             batch = match[1]
-        return {
-            "source": source,
-            "batch": batch,
-            "original_name": shown("/".join(name)),
-            "is_received": True,
-            "arrival_id": arrival_id,
-        }
+        return _Provenance(source, batch, shown("/".join(name)), True, arrival_id)
 
     # ----------------------------------------------------------------- claiming
 
@@ -313,16 +333,16 @@ class Spool:
         path = only_file_below(folder / "in")
         if path is None:
             return None
-        described = self._describe(root, str(path.relative_to(folder / "in")))
+        told = self._describe(root, str(path.relative_to(folder / "in")))
         return Claim(
             arrival_id=arrival_id,
             folder=folder,
             path=path,
-            source=str(described["source"]),
-            batch=None if described["batch"] is None else str(described["batch"]),
-            original_name=str(described["original_name"]),
+            source=told.source,
+            batch=told.batch,
+            original_name=told.original_name,
             arrived_at=arrived_at(arrival_id),
-            is_received=bool(described["is_received"]),
+            is_received=told.is_received,
         )
 
     def release(self, claim: Claim) -> None:

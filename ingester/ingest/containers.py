@@ -1,0 +1,157 @@
+"""Files that bring others along: archive files and DICOMDIRs.
+
+An archive file stays claimed while its members, unpacked below its claim a page at
+a time, go through the line as claims of their own.  It is let go when every
+member's row is committed; a replay unpacks it again and skips the members that
+have a row.  A DICOMDIR is kept in `archive/.media/<id>/`, and what it names that
+is not archived is told in its arrival's detail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+from ingester import durable
+from ingester.archive import DERIVATIVE_MODE, Archive, remove_tree
+from ingester.index.writer import Writer
+from ingester.ingest.values import IngestSettings, Item, Unpacking
+from ingester.model import (
+    ArrivalRecord,
+    Claim,
+    Clock,
+    Outcome,
+    Prepared,
+    Refusal,
+    moment,
+)
+from ingester.spool import arrived_at
+from ingester.unpack import ExtractRequest, extract, read_dicomdir
+
+#: How many missing files of a DICOMDIR its arrival names one by one.
+_NAMED_MISSING = 1000
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, 0 where it is gone or no file."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def submit(
+    head: Unpacking, pool: Executor, settings: IngestSettings, on_ready: Callable[[], None]
+) -> None:
+    """Ask the pool to unpack the next page of an archive file."""
+    if head.is_over:
+        return
+    folder = head.item.claim.folder / "members"
+    if head.first == 0 and folder.exists():
+        remove_tree(folder)
+    durable.make_folder(folder, 0o770)
+    request = ExtractRequest(
+        path=str(head.item.claim.path),
+        kind=head.container.kind,
+        folder=str(folder),
+        first=head.first,
+        limits=settings.unpack_limits,
+    )
+    head.future = pool.submit(extract, request)
+    head.future.add_done_callback(lambda _: on_ready())
+
+
+def members(head: Unpacking, writer: Writer) -> list[Item]:
+    """Take the unpacked page: its members as items for the line.
+
+    Members that have a row already (an earlier run got so far) are skipped.
+    """
+    assert head.future is not None
+    page = head.future.result()
+    head.future = None
+    head.members += len(page.members)
+    head.refusal = page.refusal
+    head.is_over = page.next is None or page.refusal is not None
+    head.first = page.next or 0
+    parent = head.item.claim
+    ids = [f"{parent.arrival_id}.{member.number:06d}" for member in page.members]
+    finished = writer.finished(ids)
+    items = []
+    for arrival_id, member in zip(ids, page.members, strict=True):
+        folder = parent.folder / "members" / f"{member.number:06d}"
+        if arrival_id in finished:
+            if folder.exists():
+                remove_tree(folder)
+            continue
+        path = folder / "in" / "member" if member.path is None else Path(member.path)
+        claim = Claim(
+            arrival_id=arrival_id,
+            folder=folder,
+            path=path,
+            source=parent.source,
+            batch=parent.batch or parent.original_name.rsplit("/", 1)[-1],
+            original_name=f"{parent.original_name}/{member.name}",
+            arrived_at=arrived_at(parent.arrival_id),
+            is_received=False,
+            parent_id=parent.arrival_id,
+        )
+        items.append(Item(claim, size=member.size_bytes, refusal=member.refusal))
+    return items
+
+
+def record(item: Item, prepared: Prepared, count: int, clock: Clock) -> ArrivalRecord:
+    """Return the row of an archive file whose members all have theirs."""
+    return _unpacked(item, prepared, clock, {"members": count})
+
+
+def keep_dicomdir(
+    item: Item,
+    prepared: Prepared,
+    archive: Archive,
+    writer: Writer,
+    pool: Executor,
+    clock: Clock,
+) -> ArrivalRecord | Refusal:
+    """Keep a DICOMDIR and tell what it names that is not archived."""
+    claim = item.claim
+    listing = pool.submit(read_dicomdir, str(claim.path)).result()
+    if listing.refusal is not None:
+        return listing.refusal
+    home = archive.media / claim.arrival_id
+    durable.make_folder(home, 0o750)
+    if not (home / "DICOMDIR").exists():
+        durable.replace_file(home / "DICOMDIR", claim.path.read_bytes(), DERIVATIVE_MODE)
+    durable.flush_folder(archive.media)
+    uids = {each.sop_instance_uid for each in listing.references if each.sop_instance_uid}
+    known = writer.versions(uids)
+    missing = [each for each in listing.references if each.sop_instance_uid not in known]
+    detail: dict[str, object] = {
+        "kept_at": f".media/{claim.arrival_id}/DICOMDIR",
+        "referenced": len(listing.references),
+        "missing": len(missing),
+        "missing_files": [
+            {"file_id": each.file_id, "sop_instance_uid": each.sop_instance_uid}
+            for each in missing[:_NAMED_MISSING]
+        ],
+    }
+    return _unpacked(item, prepared, clock, detail)
+
+
+def _unpacked(
+    item: Item, prepared: Prepared, clock: Clock, detail: dict[str, object]
+) -> ArrivalRecord:
+    claim = item.claim
+    return ArrivalRecord(
+        arrival_id=claim.arrival_id,
+        source=claim.source,
+        batch=claim.batch or claim.original_name.rsplit("/", 1)[-1],
+        original_name=claim.original_name,
+        arrived_at=claim.arrived_at,
+        finished_at=moment(clock.now()),
+        size_bytes=prepared.identity.size,
+        sha256=prepared.sha256,
+        outcome=Outcome.UNPACKED,
+        detail=detail,
+    )

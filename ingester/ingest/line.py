@@ -1,0 +1,220 @@
+"""The line in which claimed files wait, and the pool that reads them ahead of it.
+
+Files are read in other processes, several at once, but leave the line in the order
+in which they were claimed.  A file that may have killed a reading process is read
+alone, with its attempt counted durably beforehand, so that it cannot do so for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from ingester import durable
+from ingester.index.writer import Writer
+from ingester.ingest import containers
+from ingester.ingest.values import (
+    CHUNK_BYTES,
+    CHUNK_FILES,
+    Chunk,
+    IngestSettings,
+    Item,
+    SourceDefaults,
+    Unpacking,
+)
+from ingester.model import Prepared, Reason, Refusal
+from ingester.pool import prepare_many
+from ingester.prepare import PrepareRequest
+
+_logger = logging.getLogger(__name__)
+
+#: After so many attempts that ended the reading process a file is set aside unread.
+_POISONOUS = 3
+_POISON = Refusal(
+    Reason.POISON, "Reading this file has ended the program three times; it was set aside unread."
+)
+
+
+class Line:
+    """Chunks of claimed files and archive files, first come, first served.
+
+    Parameters
+    ----------
+    make_pool : makes the executor that reads; called again after a crash in it
+    staging : the folder for copies
+    on_ready : called from any thread when an answer is there
+    """
+
+    def __init__(
+        self,
+        make_pool: Callable[[], Executor],
+        staging: Path,
+        writer: Writer,
+        settings: IngestSettings,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._make_pool = make_pool
+        self._pool: Executor | None = None
+        self._staging = staging
+        self._writer = writer
+        self._settings = settings
+        self._on_ready = on_ready
+        self._line: deque[Chunk | Unpacking] = deque()
+
+    def __len__(self) -> int:
+        """Return how many files are in the line."""
+        return sum(len(each.items) if isinstance(each, Chunk) else 1 for each in self._line)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Iterate over the files in the line."""
+        for each in self._line:
+            yield from each.items if isinstance(each, Chunk) else [each.item]
+
+    @property
+    def head(self) -> Chunk | Unpacking | None:
+        """Return what is to leave the line next."""
+        return self._line[0] if self._line else None
+
+    def append(self, items: Iterable[Item]) -> None:
+        """Put files at the end, in chunks."""
+        self._line.extend(_chunks(items))
+
+    def append_suspect(self, item: Item) -> None:
+        """Put a file at the end that is to be read alone."""
+        self._line.append(Chunk([item], is_alone=True))
+
+    def put_first(self, *first: Chunk | Unpacking) -> None:
+        """Put these before everything else, in this order."""
+        self._line.extendleft(reversed(first))
+
+    def put_items_first(self, items: Iterable[Item]) -> None:
+        """Put files before everything else, in this order."""
+        self.put_first(*_chunks(items))
+
+    def pop(self) -> Chunk | Unpacking:
+        """Take the head out."""
+        return self._line.popleft()
+
+    # --------------------------------------------------------------------- pool
+
+    def pool(self) -> Executor:
+        """Return the pool, made at the first need."""
+        if self._pool is None:
+            self._pool = self._make_pool()
+        return self._pool
+
+    def close(self) -> None:
+        """End the pool."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the head's answer is there, for at most *timeout* seconds."""
+        if self._line and self._line[0].future is not None:
+            wait([self._line[0].future], timeout)
+
+    def submit(self) -> None:
+        """Ask the pool for everything in the line that may be read by now.
+
+        A suspect is read when it is at the head, and nothing else with it.
+        """
+        try:
+            for index, each in enumerate(self._line):
+                if isinstance(each, Unpacking):
+                    if index == 0 and each.future is None:
+                        containers.submit(each, self.pool(), self._settings, self._on_ready)
+                elif each.is_alone:
+                    if index == 0 and each.future is None and each.results is None:
+                        self._ask_alone(each)
+                    return
+                elif each.future is None and each.results is None:
+                    self._ask(each)
+        except BrokenProcessPool:
+            self.start_anew()
+
+    def _ask_alone(self, chunk: Chunk) -> None:
+        (item,) = chunk.items
+        attempts = self._writer.count_attempt(item.claim.arrival_id)
+        if attempts > _POISONOUS:
+            item.refusal = _POISON
+        self._ask(chunk)
+
+    def _ask(self, chunk: Chunk) -> None:
+        requests = [self._request(item) for item in chunk.items if item.refusal is None]
+        chunk.future = self.pool().submit(prepare_many, requests)
+        chunk.future.add_done_callback(lambda _: self._on_ready())
+
+    def _request(self, item: Item) -> PrepareRequest:
+        claim, settings = item.claim, self._settings
+        defaults = settings.sources.get(claim.source, SourceDefaults())
+        self.drop_copy(item)
+        return PrepareRequest(
+            path=str(claim.path),
+            intake="copy" if item.must_copy or item.is_overruled else settings.intake,
+            staging=str(self._staging / claim.arrival_id),
+            is_received=claim.is_received or claim.parent_id is not None,
+            character_set=defaults.character_set,
+            issuer_of_patient_id=defaults.issuer_of_patient_id,
+            limits=settings.limits,
+        )
+
+    def drop_copy(self, item: Item) -> None:
+        """Remove a copy that an earlier reading of the file may have left."""
+        copy = self._staging / item.claim.arrival_id
+        if copy.exists():
+            durable.unlink(copy)
+
+    def fetch(self, chunk: Chunk) -> bool:
+        """Bring a chunk's answers in; False while the pool still reads."""
+        if chunk.results is not None:
+            return True
+        if chunk.future is None or not chunk.future.done():
+            return False
+        try:
+            answers: Iterator[Prepared | OSError] = iter(chunk.future.result())
+        except BrokenProcessPool:
+            self.start_anew()
+            return False
+        if chunk.is_alone:
+            # It was read and the process lives: it is not what kills.
+            self._writer.forget_attempts(chunk.items[0].claim.arrival_id)
+        unread = OSError(errno.ENODATA, "decided before it was read")
+        chunk.results = [next(answers) if item.refusal is None else unread for item in chunk.items]
+        return True
+
+    def start_anew(self) -> None:
+        """Begin again with a new pool; every file that the old one was reading alone."""
+        _logger.warning("a reading process died; what it was reading is read file by file")
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+        line: deque[Chunk | Unpacking] = deque()
+        for each in self._line:
+            if isinstance(each, Unpacking):
+                each.future = None
+                line.append(each)
+            elif each.future is None or each.results is not None:
+                line.append(each)
+            else:
+                line.extend(Chunk([item], is_alone=True) for item in each.items)
+        self._line = line
+        self._on_ready()
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[Chunk]:
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        if chunk and (len(chunk) >= CHUNK_FILES or size + item.size > CHUNK_BYTES):
+            yield Chunk(chunk)
+            chunk, size = [], 0
+        chunk.append(item)
+        size += item.size
+    if chunk:
+        yield Chunk(chunk)

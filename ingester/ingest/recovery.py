@@ -1,0 +1,65 @@
+"""What an earlier run left half-done outside the line: quarantine and retries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ingester.index.writer import Writer
+from ingester.model import ArrivalRecord, Clock, moment, new_id
+from ingester.quarantine import (
+    Quarantined,
+    finish_quarantine,
+    forget_sent_back,
+    quarantined,
+    send_back,
+)
+from ingester.spool import Spool
+
+
+def finish_half_done(spool: Spool, writer: Writer, clock: Clock) -> Iterator[ArrivalRecord]:
+    """Finish moves to and from quarantine that a crash interrupted.
+
+    Yields the rows that were missing, once each is committed: what lies in
+    quarantine always has one.
+    """
+    for folder in spool.half_quarantined():
+        finish_quarantine(spool, folder, folder.name)
+    found = list(quarantined(spool))
+    known = writer.finished([told.arrival_id for _, told in found])
+    for _, told in found:
+        if told.arrival_id not in known:
+            record = _row_of(told)
+            writer.record([record])
+            yield record
+        if told.retried_as is not None:
+            retry(spool, writer, told.arrival_id, clock)
+
+
+def retry(spool: Spool, writer: Writer, arrival_id: str, clock: Clock) -> str:
+    """Send a quarantined file back into the spool; returns the new arrival's id.
+
+    Raises
+    ------
+    Retry : where no such file lies in quarantine
+    """
+    now = clock.now()
+    retried_as = send_back(spool, arrival_id, new_id(now))
+    writer.mark_retried(arrival_id, retried_as, moment(now))
+    forget_sent_back(spool, arrival_id)
+    return retried_as
+
+
+def _row_of(told: Quarantined) -> ArrivalRecord:
+    return ArrivalRecord(
+        arrival_id=told.arrival_id,
+        source=told.source,
+        batch=told.batch,
+        original_name=told.original_name,
+        arrived_at=told.arrived_at,
+        finished_at=told.quarantined_at,
+        size_bytes=told.size_bytes,
+        sha256=told.sha256,
+        outcome=told.reason.outcome,
+        reason=told.reason,
+        detail={"message": told.message},
+    )

@@ -1,0 +1,151 @@
+"""What the ingest is told, what it says of a turn, and what waits in its line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ingester.model import (
+    ArrivalRecord,
+    Claim,
+    Container,
+    FileIdentity,
+    Instance,
+    Prepared,
+    Refusal,
+    Stored,
+)
+from ingester.prepare import Limits
+from ingester.unpack import Extracted, UnpackLimits
+
+#: Files of one question to the pool, and how large it may grow.
+CHUNK_FILES = 8
+CHUNK_BYTES = 8 << 20
+
+#: A batch is committed at so many files, bytes or seconds after its first file.
+BATCH_FILES = 64
+BATCH_BYTES = 64 << 20
+BATCH_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDefaults:
+    """What a source's files may leave out (`[sources.X]`)."""
+
+    character_set: str = ""
+    issuer_of_patient_id: str = ""
+
+
+def _never(_: Path) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """How the ingest behaves; durations in seconds.
+
+    `is_impatient` is `run --once` and `import`: a file that nobody has open and that is
+    not whole gets its outcome at once.  `named_by_file` are sources whose files name
+    their true sender in (0002,0016).  `is_network` tells mounts without leases.
+    """
+
+    intake: Literal["auto", "link", "copy"] = "auto"
+    limits: Limits = field(default_factory=Limits)
+    unpack_limits: UnpackLimits = field(default_factory=UnpackLimits)
+    quiet: float = 2.0
+    network_quiet: float = 10.0
+    incomplete_after: float = 900.0
+    is_impatient: bool = False
+    sources: Mapping[str, SourceDefaults] = field(default_factory=dict)
+    named_by_file: frozenset[str] = frozenset()
+    is_network: Callable[[Path], bool] = _never
+    window: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn left behind.
+
+    `is_busy`: the next turn has something to do at once.  `wake_at`: the monotonic
+    time at which it will, None where only an event can tell.  `trouble`: why the world
+    holds everything up, in words.
+    """
+
+    is_busy: bool
+    wake_at: float | None
+    trouble: str | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many files met which outcome since the start, and their bytes."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    arrived: int = 0
+    bytes: int = 0
+
+    def add(self, record: ArrivalRecord) -> None:
+        """Count one finished arrival."""
+        self.arrived += 1
+        self.bytes += record.size_bytes
+        self.outcomes[record.outcome.value] += 1
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A claimed file on its way to an outcome."""
+
+    claim: Claim
+    size: int
+    is_overruled: bool = False  # a writer that never closes: take a copy
+    must_copy: bool = False  # a link or a flush failed: other bytes are needed
+    refusal: Refusal | None = None  # decided before reading (an unsafe member)
+    tries: int = 0
+    still: FileIdentity | None = None  # what it looked like when it last had to wait
+    still_since: float = 0.0
+    due: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Neighbours in the line that are read by one question to the pool."""
+
+    items: list[Item]
+    is_alone: bool = False  # read by itself, its attempt counted: it may be poison
+    future: Future[list[Prepared | OSError]] | None = None
+    results: list[Prepared | OSError] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Unpacking:
+    """An archive file at its place in the line; its members come before it."""
+
+    item: Item
+    prepared: Prepared
+    container: Container
+    first: int = 0
+    future: Future[Extracted] | None = None
+    members: int = 0
+    is_over: bool = False
+    refusal: Refusal | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A file whose fate is decided, on its way through the durable steps.
+
+    The memos (`sealed`, `record`) let a batch that met a transient fault be taken
+    through the same steps again.
+    """
+
+    item: Item
+    prepared: Prepared | None
+    refusal: Refusal | None = None
+    instance: Instance | None = None
+    sealed: FileIdentity | None = None
+    stored: Stored | None = None
+    record: ArrivalRecord | None = None

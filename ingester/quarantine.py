@@ -1,0 +1,225 @@
+"""Setting files aside for people, with a reason they can read.
+
+A quarantined file lies in `spool/quarantine/<arrival id>/` beside its
+`reason.json`.  Getting there is a few durable steps, each of which a crash may
+follow: the reason is written into the claim first, so a claim with a reason is
+finished at the next start and never read again; the row comes last.
+
+    reason.json flushed in the claim -> file moved beside it -> claim renamed to
+    quarantine/<id> -> both folders flushed -> the arrival's row
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ingester import durable
+from ingester.archive import remove_tree
+from ingester.errors import Retry
+from ingester.model import Claim, Reason, Refusal
+from ingester.spool import CLAIMED, REASON, Spool, handed_over, only_file_below
+
+_FILE_MODE = 0o640
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What `reason.json` says: the contract, section 7; no header value is in it."""
+
+    arrival_id: str
+    reason: Reason
+    message: str
+    source: str
+    batch: str | None
+    original_name: str
+    size_bytes: int
+    sha256: str | None
+    arrived_at: str
+    quarantined_at: str
+    attempts: int
+    retried_as: str | None = None
+
+    def as_json(self) -> bytes:
+        """Return the text of `reason.json`."""
+        fields = asdict(self)
+        if self.retried_as is None:
+            del fields["retried_as"]
+        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> Quarantined | None:
+        """Read a folder's `reason.json`; None where there is none that can be read."""
+        try:
+            fields = json.loads((folder / REASON).read_bytes())
+            return cls(**{**fields, "reason": Reason(fields["reason"])})
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+            return None
+
+
+def quarantine(
+    spool: Spool,
+    claim: Claim,
+    refusal: Refusal,
+    *,
+    sha256: str | None,
+    attempts: int,
+    quarantined_at: str,
+) -> Quarantined:
+    """Set a claimed file aside; the caller commits its row afterwards.
+
+    A member of an archive file that has no bytes of its own (a link, a device)
+    leaves a reason without a file.
+    """
+    done = Quarantined.read(spool.quarantine_folder / claim.arrival_id)
+    if done is not None:
+        return done
+    try:
+        status = os.lstat(claim.path)
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    except FileNotFoundError:
+        size = 0
+    told = Quarantined(
+        arrival_id=claim.arrival_id,
+        reason=refusal.reason,
+        message=refusal.message,
+        source=claim.source,
+        batch=claim.batch,
+        original_name=claim.original_name,
+        size_bytes=size,
+        sha256=sha256,
+        arrived_at=claim.arrived_at,
+        quarantined_at=quarantined_at,
+        attempts=attempts,
+    )
+    durable.make_folders(claim.folder.parent.parent, claim.folder, spool.mode & 0o777)
+    if not (claim.folder / REASON).exists():
+        durable.replace_file(claim.folder / REASON, told.as_json(), _FILE_MODE)
+    finish_quarantine(spool, claim.folder, claim.arrival_id)
+    return told
+
+
+def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:
+    """Take a claim with a reason the rest of the way; every step may be repeated."""
+    path = only_file_below(folder / "in")
+    if path is not None:
+        _open_to_group(path)
+        durable.rename(path, folder / _aside_name(path.name))
+    for leftover in ("in", "members"):
+        if (folder / leftover).exists():
+            remove_tree(folder / leftover)
+    durable.flush_folder(folder)
+    home = spool.quarantine_folder / arrival_id
+    if _same_file_system(folder, spool.quarantine_folder):
+        durable.rename(folder, home)
+    else:
+        _carry_over(folder, home, spool.root / CLAIMED / f".{arrival_id}")
+    durable.flush_folder(folder.parent)
+    durable.flush_folder(spool.quarantine_folder)
+
+
+def _aside_name(name: str) -> str:
+    cut = os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
+    return f"{cut}.original" if cut == REASON else cut
+
+
+def _open_to_group(path: Path) -> None:
+    """Let the group read a quarantined file; links and other people's inodes stay."""
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+        os.chmod(path, _FILE_MODE)
+
+
+def _same_file_system(one: Path, other: Path) -> bool:
+    return os.stat(one).st_dev == os.stat(other).st_dev
+
+
+def _carry_over(folder: Path, home: Path, aside: Path) -> None:
+    """Bring a quarantined folder from a share to the spool: a copy, then its name."""
+    if aside.exists():
+        remove_tree(aside)
+    if not home.exists():
+        durable.make_folder(aside, 0o770)
+        for entry in sorted(os.scandir(folder), key=lambda each: each.name):
+            if entry.is_file(follow_symlinks=False):
+                _copy(Path(entry.path), aside / entry.name)
+        durable.flush_folder(aside)
+        durable.rename(aside, home)
+        durable.flush_folder(home.parent)
+    remove_tree(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as file:
+        descriptor = durable.create(target, _FILE_MODE)
+        try:
+            while data := file.read(1 << 20):
+                durable.write(descriptor, data, target)
+            durable.flush_file(descriptor, target)
+        finally:
+            os.close(descriptor)
+
+
+def quarantined(spool: Spool) -> Iterator[tuple[Path, Quarantined]]:
+    """List the quarantine with its reasons, in order of arrival."""
+    for name in sorted(os.listdir(spool.quarantine_folder)):
+        folder = spool.quarantine_folder / name
+        told = Quarantined.read(folder)
+        if told is not None:
+            yield folder, told
+
+
+def file_in(folder: Path) -> Path | None:
+    """Return the quarantined file itself, None where only its reason is left."""
+    for name in sorted(os.listdir(folder)):
+        if name != REASON and not name.startswith(f".{REASON}"):
+            return folder / name
+    return None
+
+
+def send_back(spool: Spool, arrival_id: str, new_arrival_id: str) -> str:
+    """Put a quarantined file back into the spool as a new arrival.
+
+    Returns the new arrival's id: the given one, or the one of an earlier attempt that
+    a crash interrupted.  The caller then writes it to the old row (`retried_as`) and
+    calls `forget_sent_back`.
+
+    Raises
+    ------
+    Retry : where there is no such file in quarantine
+    """
+    folder = spool.quarantine_folder / arrival_id
+    told = Quarantined.read(folder)
+    if told is None:
+        raise Retry(f"there is no quarantined file {arrival_id}")
+    if told.retried_as is None:
+        path = file_in(folder)
+        if path is None:
+            raise Retry(f"{arrival_id} has a reason but no file: there is nothing to send back")
+        told = replace(told, retried_as=new_arrival_id)
+        durable.replace_file(folder / REASON, told.as_json(), _FILE_MODE)
+    new_id = told.retried_as or new_arrival_id
+    path = file_in(folder)
+    if path is not None:
+        back = spool.root / handed_over(told.source, told.batch, new_id, told.original_name)
+        for parent in durable.make_folders(spool.root, back.parent, spool.mode & 0o777):
+            durable.flush_folder(parent)
+        durable.rename(path, back)
+        durable.flush_folder(back.parent)
+        durable.flush_folder(folder)
+    return new_id
+
+
+def forget_sent_back(spool: Spool, arrival_id: str) -> None:
+    """Remove the folder of a file that was sent back: its row names the new arrival."""
+    remove_tree(spool.quarantine_folder / arrival_id)
+
+
+def discard(spool: Spool, arrival_id: str) -> None:
+    """Remove a quarantined file for good: a person's decision, recorded beforehand."""
+    remove_tree(spool.quarantine_folder / arrival_id)
