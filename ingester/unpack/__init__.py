@@ -18,6 +18,12 @@ import os
 
 from ingester.errors import Reject
 from ingester.model import ContainerKind
+from ingester.unpack.dicomdir import (
+    MediaListing,
+    Reference,
+    missing_references,
+    read_dicomdir,
+)
 from ingester.unpack.request import Extracted, ExtractRequest, Member, UnpackLimits
 from ingester.unpack.tars import extract_tar
 from ingester.unpack.zips import extract_zip
@@ -25,9 +31,13 @@ from ingester.unpack.zips import extract_zip
 __all__ = [
     "ExtractRequest",
     "Extracted",
+    "MediaListing",
     "Member",
+    "Reference",
     "UnpackLimits",
     "extract",
+    "missing_references",
+    "read_dicomdir",
 ]
 
 

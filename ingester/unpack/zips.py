@@ -135,7 +135,8 @@ def _read_directory(file: BinaryIO, limits: UnpackLimits) -> list[_Entry]:
         if len(entries) >= limits.members:
             raise _too_many(limits)
         entries.append(_entry(fields, tail, directory.shift))
-    if left < 0 or len(entries) != directory.entries:
+    # Writers without ZIP64 let the count wrap round.
+    if left < 0 or (len(entries) - directory.entries) % (_IN_EXTRA_16 + 1):
         raise _malformed("its directory does not hold what it promises")
     return entries
 
