@@ -1,0 +1,306 @@
+"""The statements behind the writer: arrivals, instances, derivatives, events."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from ingester.errors import IngesterError
+from ingester.index.columns import PromotedColumn
+from ingester.index.hierarchy import Hierarchy
+from ingester.model import (
+    ArrivalRecord,
+    Derivative,
+    ImageAttributes,
+    Instance,
+    Kind,
+    KnownVersion,
+    Outcome,
+    Stored,
+    Version,
+    type_json,
+)
+
+_IMAGE_COLUMNS = tuple(each.name for each in fields(ImageAttributes))
+_ARRIVAL_EVENTS = {
+    Outcome.QUARANTINED: "arrival.quarantined",
+    Outcome.CONFLICT: "arrival.conflict",
+}
+# What one record can get wrong by itself; anything else concerns the whole transaction.
+_RECORD_ERRORS = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A thing worth telling: one row of `events`; `kind` as in the contract."""
+
+    at: str
+    kind: str
+    study_instance_uid: str | None = None
+    detail: Mapping[str, type_json] = field(default_factory=dict)
+
+
+class NotRecorded(IngesterError):
+    """The index refused some records; all others of the same call are committed.
+
+    `failed` maps arrival ids to SQLite's words, `instance_ids` is what `record` would
+    have returned, with None for those.
+    """
+
+    def __init__(self, failed: Mapping[str, str], instance_ids: Sequence[int | None]) -> None:
+        super().__init__(f"The index refused {len(failed)} records: {sorted(set(failed.values()))}")
+        self.failed = dict(failed)
+        self.instance_ids = list(instance_ids)
+
+
+def versions(
+    connection: sqlite3.Connection, uids: Collection[str]
+) -> dict[str, list[KnownVersion]]:
+    """Return what is stored of each SOP Instance UID, the oldest first."""
+    found: dict[str, list[KnownVersion]] = {}
+    for row in connection.execute(
+        "SELECT sop_instance_uid, instance_id, path, size_bytes, sha256, data_set_sha256,"
+        " transfer_syntax_uid, version FROM instances"
+        " WHERE sop_instance_uid IN (SELECT value FROM json_each(?)) ORDER BY instance_id",
+        (json.dumps(list(uids)),),
+    ):
+        uid, instance_id, path, size_bytes, sha256, data_set_sha256, syntax, version = row
+        known = KnownVersion(
+            instance_id, path, size_bytes, sha256, data_set_sha256, syntax, Version(version)
+        )
+        found.setdefault(uid, []).append(known)
+    return found
+
+
+def recorded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> dict[str, int | None]:
+    """Return the instance id of each arrival that has its row."""
+    return dict(
+        connection.execute(
+            "SELECT arrival_id, instance_id FROM arrivals"
+            " WHERE arrival_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(arrival_ids)),),
+        )
+    )
+
+
+class InstanceInsert:
+    """Puts arrival records in, each within a savepoint of its own."""
+
+    def __init__(self, hierarchy: Hierarchy, promoted: Sequence[PromotedColumn]) -> None:
+        self._hierarchy = hierarchy
+        names = [
+            "sop_instance_uid", "series_instance_uid", "study_instance_uid", "sop_class_uid",
+            "transfer_syntax_uid", *_IMAGE_COLUMNS, "source", "path", "size_bytes", "sha256",
+            "data_set_sha256", "archived_at", "version",
+        ]  # fmt: skip
+        values = [f"?{number}" for number in range(1, len(names) + 1)]
+        # Promoted columns are computed from the JSON text, which comes last.
+        text = f"?{len(names) + 1}"
+        self._has_promoted = bool(promoted)
+        for column in promoted:
+            names.append(f'"{column.name}"')
+            values.append(column.expression.replace("{}", text))
+        self._instance_sql = (
+            f"INSERT INTO instances ({', '.join(names)}) VALUES ({', '.join(values)})"
+        )
+
+    def all(
+        self,
+        connection: sqlite3.Connection,
+        records: Sequence[ArrivalRecord],
+        failed: dict[str, str],
+        *,
+        announce: bool,
+    ) -> list[int | None]:
+        """Put all records in; those the index refuses are named in *failed*."""
+        done = recorded(connection, [record.arrival_id for record in records])
+        latest: dict[str, str] = {}
+        ids: list[int | None] = []
+        for record in records:
+            if record.arrival_id not in done:
+                connection.execute("SAVEPOINT record")
+                try:
+                    instance_id = self._one(connection, record, announce=announce)
+                except _RECORD_ERRORS as error:
+                    connection.execute("ROLLBACK TO record")
+                    connection.execute("RELEASE record")
+                    self._hierarchy.forget()
+                    failed[record.arrival_id] = f"{type(error).__name__}: {error}"
+                    ids.append(None)
+                    continue
+                connection.execute("RELEASE record")
+                done[record.arrival_id] = instance_id
+                if record.instance is not None and record.stored is not None:
+                    uid = record.instance.study_instance_uid
+                    latest[uid] = max(latest.get(uid, ""), record.stored.archived_at)
+            ids.append(done[record.arrival_id])
+        connection.executemany(
+            "UPDATE studies SET last_archived_at = ?1"
+            " WHERE study_instance_uid = ?2 AND last_archived_at < ?1",
+            [(at, uid) for uid, at in latest.items()],
+        )
+        return ids
+
+    def _one(
+        self, connection: sqlite3.Connection, record: ArrivalRecord, *, announce: bool
+    ) -> int | None:
+        instance_id = record.instance_id
+        if record.instance is not None and record.stored is not None:
+            instance_id = self._put_instance(
+                connection, record.source, record.instance, record.stored
+            )
+        _execute(
+            connection,
+            "INSERT INTO arrivals (arrival_id, source, batch, original_name, arrived_at,"
+            " finished_at, size_bytes, sha256, outcome, reason, detail, instance_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.arrival_id,
+                record.source,
+                record.batch,
+                record.original_name,
+                record.arrived_at,
+                record.finished_at,
+                record.size_bytes,
+                record.sha256,
+                record.outcome.value,
+                record.reason.value if record.reason else None,
+                _json(record.detail),
+                instance_id,
+            ),
+        )
+        connection.execute("DELETE FROM claim_attempts WHERE arrival_id = ?", (record.arrival_id,))
+        kind = _ARRIVAL_EVENTS.get(record.outcome)
+        if announce and kind is not None:
+            put_events(connection, [_arrival_event(record, kind, instance_id)])
+        return instance_id
+
+    def _put_instance(
+        self, connection: sqlite3.Connection, source: str, instance: Instance, stored: Stored
+    ) -> int:
+        known = connection.execute(
+            "SELECT instance_id, sha256 FROM instances WHERE path = ?", (stored.path,)
+        ).fetchone()
+        if known is not None and known[1] == stored.sha256:
+            return int(known[0])  # another arrival of the very same bytes came first
+        contradictions = self._hierarchy.record(instance, stored.archived_at)
+        image = instance.image
+        values: tuple[Any, ...] = (
+            instance.sop_instance_uid,
+            instance.series_instance_uid,
+            instance.study_instance_uid,
+            instance.sop_class_uid,
+            instance.transfer_syntax_uid,
+            image.instance_number,
+            image.number_of_frames,
+            image.rows,
+            image.columns,
+            image.samples_per_pixel,
+            image.bits_allocated,
+            image.bits_stored,
+            image.photometric_interpretation,
+            source,
+            stored.path,
+            stored.size_bytes,
+            stored.sha256,
+            stored.data_set_sha256,
+            stored.archived_at,
+            stored.version.value,
+        )
+        if self._has_promoted:
+            values = (*values, instance.attributes)
+        instance_id = int(_execute(connection, self._instance_sql, values).lastrowid or 0)
+        _execute(
+            connection,
+            "INSERT INTO headers (instance_id, attributes) VALUES (?, ?)",
+            (instance_id, instance.attributes),
+        )
+        for each in contradictions:
+            _execute(
+                connection,
+                "INSERT OR IGNORE INTO contradictions (level, uid, attribute, value,"
+                " instance_id, at) VALUES (?, ?, ?, ?, ?, ?)",
+                (each.level, each.uid, each.attribute, each.value, instance_id,
+                 stored.archived_at),
+            )  # fmt: skip
+        return instance_id
+
+
+def put_derivatives(connection: sqlite3.Connection, derivatives: Sequence[Derivative]) -> None:
+    """Record what was made, replacing earlier rows of the same instance and kind."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO derivatives (instance_id, kind, status, reason, path,"
+        " pipeline_version, made_at, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                each.instance_id,
+                each.kind,
+                each.status,
+                each.reason,
+                each.path,
+                each.pipeline_version,
+                each.made_at,
+                _json(each.detail),
+            )
+            for each in derivatives
+        ],
+    )
+
+
+def drop_derivatives(
+    connection: sqlite3.Connection, kind: Kind | None, which: Literal["failed", "all"]
+) -> int:
+    """Remove rows so that the derivatives are made again; returns how many."""
+    condition = "status = 'failed'" if which == "failed" else "1"
+    return connection.execute(
+        f"DELETE FROM derivatives WHERE {condition} AND (?1 IS NULL OR kind = ?1)", (kind,)
+    ).rowcount
+
+
+def put_events(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+    """Add rows to `events`."""
+    connection.executemany(
+        "INSERT INTO events (at, kind, study_instance_uid, detail) VALUES (?, ?, ?, ?)",
+        [(e.at, e.kind, e.study_instance_uid, _json(e.detail)) for e in events],
+    )
+
+
+def _arrival_event(record: ArrivalRecord, kind: str, instance_id: int | None) -> Event:
+    detail: dict[str, type_json] = {
+        "arrival_id": record.arrival_id,
+        "source": _clean(record.source),
+        "batch": _clean(record.batch),
+    }
+    if record.reason is not None:
+        detail["reason"] = record.reason
+    if instance_id is not None:
+        detail["instance_id"] = instance_id
+    study = record.instance.study_instance_uid if record.instance else None
+    return Event(record.finished_at, kind, study, detail)
+
+
+def _json(value: Mapping[str, type_json]) -> str | None:
+    return json.dumps(value, sort_keys=True, allow_nan=False) if value else None
+
+
+def _execute(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+    try:
+        return connection.execute(sql, values)
+    except UnicodeEncodeError:
+        # File names may hold bytes that are no text: they are kept, made visible.
+        return connection.execute(sql, tuple(_clean(value) for value in values))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value

@@ -1,0 +1,189 @@
+-- The views, dropped and made anew whenever this text changes.
+-- Nothing here is newer than SQLite 3.31: old viewers must be able to open the index.
+-- `images` takes instances.*, so that promoted columns appear in it by themselves.
+
+CREATE VIEW images AS
+SELECT
+    instances.*,
+    series.modality, series.series_number, series.series_date, series.series_time,
+    series.series_description, series.body_part_examined, series.protocol_name,
+    series.manufacturer, series.manufacturer_model_name, series.station_name,
+    series.frame_of_reference_uid,
+    studies.study_date, studies.study_time, studies.study_id, studies.accession_number,
+    studies.study_description, studies.referring_physician_name, studies.institution_name,
+    studies.first_archived_at, studies.last_archived_at,
+    patients.patient_key, patients.patient_id, patients.issuer_of_patient_id,
+    patients.patient_name, patients.patient_name_folded, patients.patient_birth_date,
+    patients.patient_sex,
+    thumbnail.path AS thumbnail_path,
+    video.path AS video_path,
+    CASE WHEN video.detail IS NOT NULL THEN json_extract(video.detail, '$.fps') END AS fps
+FROM instances
+JOIN series ON series.series_instance_uid = instances.series_instance_uid
+JOIN studies ON studies.study_instance_uid = instances.study_instance_uid
+JOIN patients ON patients.patient_key = studies.patient_key
+LEFT JOIN derivatives AS thumbnail
+    ON thumbnail.instance_id = instances.instance_id AND thumbnail.kind = 'thumbnail'
+LEFT JOIN derivatives AS video
+    ON video.instance_id = instances.instance_id AND video.kind = 'video';
+
+CREATE VIEW study_list AS
+SELECT
+    studies.study_instance_uid, studies.patient_key, studies.study_date, studies.study_time,
+    studies.study_id, studies.accession_number, studies.study_description,
+    studies.referring_physician_name, studies.institution_name,
+    studies.first_archived_at, studies.last_archived_at,
+    patients.patient_id, patients.issuer_of_patient_id, patients.patient_name,
+    patients.patient_name_folded, patients.patient_birth_date, patients.patient_sex,
+    (SELECT count(DISTINCT i.series_instance_uid) FROM instances AS i
+        WHERE i.study_instance_uid = studies.study_instance_uid) AS series_count,
+    (SELECT count(*) FROM instances AS i
+        WHERE i.study_instance_uid = studies.study_instance_uid) AS instance_count,
+    (SELECT sum(i.size_bytes) FROM instances AS i
+        WHERE i.study_instance_uid = studies.study_instance_uid) AS size_bytes,
+    (SELECT group_concat(modality, ',') FROM (
+        SELECT DISTINCT s.modality AS modality FROM series AS s
+        WHERE s.modality IS NOT NULL AND s.series_instance_uid IN (
+            SELECT i.series_instance_uid FROM instances AS i
+            WHERE i.study_instance_uid = studies.study_instance_uid)
+        ORDER BY 1)) AS modalities,
+    (SELECT group_concat(source, ',') FROM (
+        SELECT DISTINCT i.source AS source FROM instances AS i
+        WHERE i.study_instance_uid = studies.study_instance_uid
+        ORDER BY 1)) AS sources,
+    -- rtrim(path, <every character of path but '/'>) leaves the folder and its slash
+    (SELECT group_concat(folder, ',') FROM (
+        SELECT DISTINCT rtrim(rtrim(i.path, replace(i.path, '/', '')), '/') AS folder
+        FROM instances AS i
+        WHERE i.study_instance_uid = studies.study_instance_uid
+        ORDER BY 1)) AS folders
+FROM studies
+JOIN patients ON patients.patient_key = studies.patient_key;
+
+-- An arrival that was retried counts once: as what became of the retry.
+CREATE VIEW batches AS
+SELECT
+    source,
+    batch,
+    min(arrived_at) AS first_arrived_at,
+    max(finished_at) AS last_finished_at,
+    count(*) AS arrived,
+    sum(outcome = 'archived') AS archived,
+    sum(outcome = 'duplicate') AS duplicate,
+    sum(outcome = 'variant') AS variant,
+    sum(outcome = 'conflict') AS conflict,
+    sum(outcome = 'quarantined') AS quarantined,
+    sum(outcome = 'foreign') AS "foreign",
+    sum(outcome = 'unpacked') AS unpacked,
+    sum(outcome = 'discarded') AS discarded,
+    sum(size_bytes) AS size_bytes
+FROM arrivals
+WHERE batch IS NOT NULL AND retried_as IS NULL
+GROUP BY source, batch;
+
+-- Days as the clock on the wall has them, by arrival.
+CREATE VIEW arrivals_by_day AS
+SELECT
+    date(arrived_at, 'localtime') AS day,
+    source,
+    count(*) AS arrived,
+    sum(outcome = 'archived') AS archived,
+    sum(outcome = 'duplicate') AS duplicate,
+    sum(outcome = 'variant') AS variant,
+    sum(outcome = 'conflict') AS conflict,
+    sum(outcome = 'quarantined') AS quarantined,
+    sum(outcome = 'foreign') AS "foreign",
+    sum(outcome = 'unpacked') AS unpacked,
+    sum(outcome = 'discarded') AS discarded,
+    sum(size_bytes) AS size_bytes
+FROM arrivals
+WHERE retried_as IS NULL
+GROUP BY 1, 2;
+
+CREATE VIEW problems AS
+SELECT
+    'quarantined' AS kind, a.finished_at AS at, a.source AS source, a.batch AS batch,
+    a.reason AS reason,
+    CASE a.reason
+        WHEN 'incomplete' THEN 'The file was cut short: part of it never arrived. Send it again.'
+        WHEN 'no-sop-class-uid' THEN 'The file does not say what kind of object it is (SOP Class UID).'
+        WHEN 'no-sop-instance-uid' THEN 'The file does not say which object it is (SOP Instance UID).'
+        WHEN 'no-study-instance-uid' THEN 'The file does not say which study it belongs to (Study Instance UID).'
+        WHEN 'no-series-instance-uid' THEN 'The file does not say which series it belongs to (Series Instance UID).'
+        WHEN 'unsafe-uid' THEN 'An identifier in the file breaks the rules for UIDs, so the file cannot be filed safely.'
+        WHEN 'malformed' THEN 'The file is damaged: it cannot be read to its end as DICOM.'
+        WHEN 'too-deep' THEN 'The file holds sequences nested deeper than any real object.'
+        WHEN 'too-large' THEN 'The file is larger than this archive accepts.'
+        WHEN 'bomb' THEN 'The archive file unpacks to far more than it should, and was not unpacked further.'
+        WHEN 'not-a-regular-file' THEN 'This is a link or a device, not a file with an image in it.'
+        WHEN 'poison' THEN 'Reading this file failed three times in a way that stopped the reader.'
+        WHEN 'archive-member-unsafe' THEN 'This member of an archive file has a name that points outside it.'
+        WHEN 'archive-encrypted' THEN 'The archive file is protected by a password. Unpack it first and send the contents.'
+        WHEN 'unreadable' THEN 'The file could not be read: the service lacks permission, or the disk failed.'
+        ELSE 'The file could not be archived.'
+    END AS message,
+    a.arrival_id AS arrival_id, a.instance_id AS instance_id
+FROM arrivals AS a
+WHERE a.outcome = 'quarantined' AND a.resolved_at IS NULL AND a.retried_as IS NULL
+UNION ALL
+SELECT
+    'conflict', a.finished_at, a.source, a.batch, a.reason,
+    'A second file claims to be the same object (same SOP Instance UID) but '
+    || CASE
+        WHEN coalesce(json_array_length(a.detail, '$.differs'), 0) = 0
+            THEN CASE WHEN json_extract(a.detail, '$.pixels_differ')
+                THEN 'its pixels differ' ELSE 'its contents differ' END
+        ELSE 'differs in '
+            || (SELECT group_concat(value, ', ') FROM json_each(a.detail, '$.differs'))
+            || CASE WHEN json_extract(a.detail, '$.pixels_differ')
+                THEN ', and in its pixels' ELSE '' END
+    END
+    || '. Both are kept; the first stays current until somebody decides.',
+    a.arrival_id, a.instance_id
+FROM arrivals AS a
+WHERE a.outcome = 'conflict' AND a.resolved_at IS NULL
+UNION ALL
+SELECT
+    'derivative', d.made_at, i.source,
+    (SELECT a.batch FROM arrivals AS a WHERE a.instance_id = i.instance_id
+        ORDER BY a.arrival_id LIMIT 1),
+    d.reason,
+    CASE d.kind WHEN 'video' THEN 'The video' ELSE 'The thumbnail' END
+    || ' could not be made: '
+    || CASE d.reason
+        WHEN 'unsupported-transfer-syntax' THEN 'no decoder knows how the pixels are compressed'
+        WHEN 'corrupt-pixels' THEN 'the pixel data are damaged or do not fit the header'
+        WHEN 'too-large' THEN 'the image is larger than the limits allow'
+        WHEN 'timeout' THEN 'it took longer than the limits allow'
+        WHEN 'decoder-crashed' THEN 'the decoder crashed on it'
+        WHEN 'encoder-failed' THEN 'the encoder failed'
+        ELSE 'the reason is ' || coalesce(d.reason, 'unknown')
+    END
+    || '. The object itself is archived and whole.',
+    (SELECT a.arrival_id FROM arrivals AS a WHERE a.instance_id = i.instance_id
+        ORDER BY a.arrival_id LIMIT 1),
+    i.instance_id
+FROM derivatives AS d
+JOIN instances AS i ON i.instance_id = d.instance_id
+WHERE d.status = 'failed'
+UNION ALL
+SELECT
+    CASE c.level WHEN 'patient' THEN 'patient-identity' ELSE 'contradiction' END,
+    c.at, i.source,
+    (SELECT a.batch FROM arrivals AS a WHERE a.instance_id = i.instance_id
+        ORDER BY a.arrival_id LIMIT 1),
+    c.attribute,
+    CASE c.level
+        WHEN 'patient' THEN 'Objects of one study name different patients: '
+        WHEN 'study' THEN 'Objects of one study disagree about the study: '
+        ELSE 'Objects of one series disagree about the series: '
+    END
+    || CASE c.attribute WHEN 'study_instance_uid' THEN 'one series appears in two studies'
+        ELSE replace(c.attribute, '_', ' ') || ' differs' END
+    || '. The index shows what the first object said (UID ' || c.uid || ').',
+    (SELECT a.arrival_id FROM arrivals AS a WHERE a.instance_id = i.instance_id
+        ORDER BY a.arrival_id LIMIT 1),
+    c.instance_id
+FROM contradictions AS c
+JOIN instances AS i ON i.instance_id = c.instance_id
+WHERE c.resolved_at IS NULL;

@@ -1,0 +1,288 @@
+"""The one writer of the index: it alone holds a writing connection.
+
+    writer = Writer.open(path)
+    writer.finished(ids)            after a crash: which claims have their row already
+    writer.versions(uids)           what is stored of these SOP Instance UIDs
+    writer.record(records)          one transaction; the rows, then the caller forgets
+    writer.checkpoint(idle=...)     keeps the write-ahead log short
+
+`record` may be replayed any number of times: an arrival that has its row is left as
+it is.  After an error the connection is closed and opened again at the next call,
+because a COMMIT that failed may or may not have happened: the caller asks `finished`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ingester import durable
+from ingester.index import decisions, pending, rows
+from ingester.index.columns import PromotedColumn, add_columns
+from ingester.index.connection import connect_writer, translated
+from ingester.index.hierarchy import Hierarchy
+from ingester.index.migrations import keep_copy, migrate
+from ingester.index.rows import Event, NotRecorded
+from ingester.model import ArrivalRecord, Derivative, Kind, KnownVersion
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A checkpoint writes each page once however often it changed: not too early.
+_CHECKPOINT_PAGES = 1000
+
+
+class Writer:
+    """The index as the ingest sees it; used from one thread."""
+
+    def __init__(self, path: Path, columns: Sequence[str], mode: int) -> None:
+        self.path = path
+        self._columns = tuple(columns)
+        self._mode = mode
+        self._open_connection: sqlite3.Connection | None = None
+        self._hierarchy: Hierarchy | None = None
+        self._insert: rows.InstanceInsert | None = None
+        self._pending = pending.LowMarks()
+        self._pages = 0
+
+    @classmethod
+    def open(cls, path: Path, *, columns: Sequence[str] = (), mode: int = 0o640) -> Writer:
+        """Open the index, making or migrating it.
+
+        Raises
+        ------
+        Fatal
+            A foreign or newer database, or a column that cannot be had.
+        Corrupt
+            The index is damaged: keep it aside, rebuild.
+        Retry
+            The disk or another process does not let us now.
+        """
+        writer = cls(path, columns, mode)
+        with translated(path):
+            writer._connect()
+        return writer
+
+    def close(self) -> None:
+        """Close the connection, leaving no write-ahead log behind where possible."""
+        connection, self._open_connection = self._open_connection, None
+        if connection is not None:
+            with translated(self.path):
+                connection.close()
+
+    def versions(self, uids: Collection[str]) -> dict[str, list[KnownVersion]]:
+        """Return what is stored of each SOP Instance UID, the oldest first."""
+        with self._reading() as connection:
+            return rows.versions(connection, uids)
+
+    def finished(self, arrival_ids: Collection[str]) -> set[str]:
+        """Return those of the arrivals that have their row already."""
+        with self._reading() as connection:
+            return set(rows.recorded(connection, arrival_ids))
+
+    def record(
+        self, records: Sequence[ArrivalRecord], *, announce: bool = True
+    ) -> list[int | None]:
+        """Record what became of files, in one transaction; returns instance ids.
+
+        Each record has a savepoint of its own: one that the index refuses leaves no
+        trace, and the others are committed.  *announce* adds the events.
+
+        Raises
+        ------
+        NotRecorded
+            The others are committed; `failed` names these arrivals.
+        Retry
+            Whether it was committed is unknown: ask `finished`, replay.
+        """
+        if not records:
+            return []
+        failed: dict[str, str] = {}
+
+        def insert(connection: sqlite3.Connection) -> list[int | None]:
+            assert self._insert is not None
+            return self._insert.all(connection, records, failed, announce=announce)
+
+        ids = self.run_in_transaction(insert)
+        self._pages += len(records) * 8
+        if self._pages >= _CHECKPOINT_PAGES:
+            self.checkpoint(idle=False)
+        if failed:
+            raise NotRecorded(failed, ids)
+        return ids
+
+    def record_derivatives(self, derivatives: Sequence[Derivative]) -> None:
+        """Record what was made, replacing earlier rows of the same instance and kind."""
+        if derivatives:
+            self.run_in_transaction(lambda c: rows.put_derivatives(c, derivatives))
+
+    def pending_derivatives(
+        self,
+        pipeline_versions: Mapping[Kind, int],
+        limit: int,
+        *,
+        exclude: Collection[int] = (),
+    ) -> list[pending.PendingDerivative]:
+        """Return instances that lack a derivative of this version, the oldest first."""
+        with self._reading() as connection:
+            return self._pending.lacking(connection, pipeline_versions, limit, exclude)
+
+    def forget_derivatives(self, kind: Kind | None, which: Literal["failed", "all"]) -> int:
+        """Remove rows so that the derivatives are made again; returns how many."""
+        self._pending.reset()
+        return self.run_in_transaction(lambda c: rows.drop_derivatives(c, kind, which))
+
+    def forget_derivative(self, instance_id: int, kind: Kind) -> None:
+        """Remove one row so that this derivative is made again."""
+        self._pending.reset()
+        self.run_in_transaction(
+            lambda c: c.execute(
+                "DELETE FROM derivatives WHERE instance_id = ? AND kind = ?", (instance_id, kind)
+            )
+        )
+
+    def mark_retried(self, arrival_id: str, retried_as: str, at: str) -> None:
+        """Note that a file set aside went back to the spool as another arrival."""
+        self.run_in_transaction(
+            lambda c: c.execute(
+                "UPDATE arrivals SET retried_as = ?, resolved_at = ? WHERE arrival_id = ?",
+                (retried_as, at, arrival_id),
+            )
+        )
+
+    def resolve(
+        self,
+        arrival_ids: Sequence[str],
+        *,
+        decision: decisions.Decision,
+        at: str,
+        note: str | None = None,
+        study_instance_uid: str | None = None,
+    ) -> list[str]:
+        """Record a person's decision; returns the arrivals it settled.
+
+        With *study_instance_uid*, all unresolved conflicts of the study and every
+        contradiction about it as well.
+        """
+        return self.run_in_transaction(
+            lambda c: decisions.resolve(c, arrival_ids, decision, at, note, study_instance_uid)
+        )
+
+    def attempts(self, arrival_id: str) -> int:
+        """Return how often a claim was tried alone and not survived."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT attempts FROM claim_attempts WHERE arrival_id = ?", (arrival_id,)
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+    def count_attempt(self, arrival_id: str) -> int:
+        """Count an attempt, durably, before it is made; returns the new count."""
+
+        def count(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "INSERT INTO claim_attempts (arrival_id, attempts) VALUES (?, 1)"
+                " ON CONFLICT (arrival_id) DO UPDATE SET attempts = attempts + 1",
+                (arrival_id,),
+            )
+            row = connection.execute(
+                "SELECT attempts FROM claim_attempts WHERE arrival_id = ?", (arrival_id,)
+            ).fetchone()
+            return int(row[0])
+
+        return self.run_in_transaction(count)
+
+    def add_events(self, events: Sequence[Event]) -> None:
+        """Add things worth telling."""
+        if events:
+            self.run_in_transaction(lambda c: rows.put_events(c, events))
+
+    def run_in_transaction(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *change* between BEGIN IMMEDIATE and COMMIT; roll back if it raises."""
+        with translated(self.path):
+            connection = self._connect()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                result = change(connection)
+                durable.effect("commit", self.path)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._abandon()
+                raise
+        return result
+
+    def checkpoint(self, idle: bool) -> None:
+        """Move the write-ahead log into the database; when *idle*, empty it."""
+        self._pages = 0
+        with translated(self.path):
+            connection = self._connect()
+            try:
+                durable.effect("checkpoint", self.path)
+                if idle:
+                    # A reader in the middle of an answer must not hold up the ingest.
+                    connection.execute("PRAGMA busy_timeout = 0")
+                connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if idle else 'PASSIVE'})")
+            except sqlite3.DatabaseError:
+                self._abandon()
+                raise
+            finally:
+                if self._open_connection is not None:
+                    connection.execute("PRAGMA busy_timeout = 10000")
+
+    def snapshot(self, path: Path) -> None:
+        """Put an ordinary (not WAL) copy of the index at *path*, atomically."""
+        with self._reading() as connection:
+            keep_copy(connection, path, self._mode)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with translated(self.path):
+            connection = self._connect()
+            try:
+                yield connection
+            except sqlite3.DatabaseError:
+                self._abandon()
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._open_connection is None:
+            connection = connect_writer(self.path, self._mode)
+            try:
+                migrate(connection, self.path)
+                promoted = self._promote(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._open_connection = connection
+            self._hierarchy = Hierarchy(connection)
+            self._insert = rows.InstanceInsert(self._hierarchy, promoted)
+            self._pending.reset()
+        return self._open_connection
+
+    def _promote(self, connection: sqlite3.Connection) -> tuple[PromotedColumn, ...]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            promoted = add_columns(connection, self._columns)
+            durable.effect("commit", self.path)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        return promoted
+
+    def _abandon(self) -> None:
+        """Close a connection whose state nobody knows; the next call opens anew.
+
+        Closing rolls back.  What the hierarchy remembered goes with it.
+        """
+        connection, self._open_connection = self._open_connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.DatabaseError as error:
+                log.warning("index: closing after an error failed: %s", error)
