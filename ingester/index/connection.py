@@ -35,7 +35,7 @@ _TRANSIENT = frozenset(
         sqlite3.SQLITE_AUTH,
     }
 )
-_PAGE_BYTES = 8192
+_PAGE_BYTES = 4096
 
 
 class Corrupt(IngesterError):
@@ -79,6 +79,7 @@ def connect_writer(path: Path, mode: int) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA mmap_size = 0")
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # counts for a new file only

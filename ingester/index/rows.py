@@ -29,8 +29,8 @@ _ARRIVAL_EVENTS = {
     Outcome.QUARANTINED: "arrival.quarantined",
     Outcome.CONFLICT: "arrival.conflict",
 }
-# What one record can get wrong by itself; anything else concerns the whole transaction.
-_RECORD_ERRORS = (
+#: What one record can get wrong by itself; anything else concerns the transaction.
+RECORD_ERRORS = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
     sqlite3.DataError,
@@ -47,6 +47,10 @@ class Event:
     kind: str
     study_instance_uid: str | None = None
     detail: Mapping[str, type_json] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """The index refused one record of many: none of them was recorded."""
 
 
 class NotRecorded(IngesterError):
@@ -97,6 +101,7 @@ class InstanceInsert:
 
     def __init__(self, hierarchy: Hierarchy, promoted: Sequence[PromotedColumn]) -> None:
         self._hierarchy = hierarchy
+        self._has_attempts = True
         names = [
             "sop_instance_uid", "series_instance_uid", "study_instance_uid", "sop_class_uid",
             "transfer_syntax_uid", *_IMAGE_COLUMNS, "source", "path", "size_bytes", "sha256",
@@ -114,6 +119,19 @@ class InstanceInsert:
         )
 
     def all(
+        self, connection: sqlite3.Connection, records: Sequence[ArrivalRecord], *, announce: bool
+    ) -> list[int | None]:
+        """Put all records in as one; raises `Refused` where the index refuses one.
+
+        Nearly always nothing is refused, and a savepoint per record would copy every
+        page that the record touches: that costs more than the record itself.
+        """
+        try:
+            return self._all(connection, records, None, announce=announce)
+        except RECORD_ERRORS as error:
+            raise Refused(str(error)) from error
+
+    def each(
         self,
         connection: sqlite3.Connection,
         records: Sequence[ArrivalRecord],
@@ -121,34 +139,55 @@ class InstanceInsert:
         *,
         announce: bool,
     ) -> list[int | None]:
-        """Put all records in; those the index refuses are named in *failed*."""
+        """Put records in one by one; those the index refuses are named in *failed*."""
+        return self._all(connection, records, failed, announce=announce)
+
+    def _all(
+        self,
+        connection: sqlite3.Connection,
+        records: Sequence[ArrivalRecord],
+        failed: dict[str, str] | None,
+        *,
+        announce: bool,
+    ) -> list[int | None]:
         done = recorded(connection, [record.arrival_id for record in records])
+        self._has_attempts = _has_attempts(connection)
         latest: dict[str, str] = {}
-        ids: list[int | None] = []
         for record in records:
-            if record.arrival_id not in done:
-                connection.execute("SAVEPOINT record")
-                try:
-                    instance_id = self._one(connection, record, announce=announce)
-                except _RECORD_ERRORS as error:
-                    connection.execute("ROLLBACK TO record")
-                    connection.execute("RELEASE record")
-                    self._hierarchy.forget()
-                    failed[record.arrival_id] = f"{type(error).__name__}: {error}"
-                    ids.append(None)
-                    continue
-                connection.execute("RELEASE record")
-                done[record.arrival_id] = instance_id
-                if record.instance is not None and record.stored is not None:
-                    uid = record.instance.study_instance_uid
-                    latest[uid] = max(latest.get(uid, ""), record.stored.archived_at)
-            ids.append(done[record.arrival_id])
+            if record.arrival_id in done:
+                continue
+            if failed is None:
+                done[record.arrival_id] = self._one(connection, record, announce=announce)
+            elif not self._saved(connection, record, done, failed, announce=announce):
+                continue
+            if record.instance is not None and record.stored is not None:
+                uid = record.instance.study_instance_uid
+                latest[uid] = max(latest.get(uid, ""), record.stored.archived_at)
         connection.executemany(
             "UPDATE studies SET last_archived_at = ?1"
             " WHERE study_instance_uid = ?2 AND last_archived_at < ?1",
             [(at, uid) for uid, at in latest.items()],
         )
-        return ids
+        return [done.get(record.arrival_id) for record in records]
+
+    def _saved(
+        self,
+        connection: sqlite3.Connection,
+        record: ArrivalRecord,
+        done: dict[str, int | None],
+        failed: dict[str, str],
+        *,
+        announce: bool,
+    ) -> bool:
+        connection.execute("SAVEPOINT record")
+        try:
+            done[record.arrival_id] = self._one(connection, record, announce=announce)
+        except RECORD_ERRORS as error:
+            connection.execute("ROLLBACK TO record")
+            self._hierarchy.forget()
+            failed[record.arrival_id] = f"{type(error).__name__}: {error}"
+        connection.execute("RELEASE record")
+        return record.arrival_id not in failed
 
     def _one(
         self, connection: sqlite3.Connection, record: ArrivalRecord, *, announce: bool
@@ -178,7 +217,10 @@ class InstanceInsert:
                 instance_id,
             ),
         )
-        connection.execute("DELETE FROM claim_attempts WHERE arrival_id = ?", (record.arrival_id,))
+        if self._has_attempts:
+            connection.execute(
+                "DELETE FROM claim_attempts WHERE arrival_id = ?", (record.arrival_id,)
+            )
         kind = _ARRIVAL_EVENTS.get(record.outcome)
         if announce and kind is not None:
             put_events(connection, [_arrival_event(record, kind, instance_id)])
@@ -272,6 +314,10 @@ def put_events(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
         "INSERT INTO events (at, kind, study_instance_uid, detail) VALUES (?, ?, ?, ?)",
         [(e.at, e.kind, e.study_instance_uid, _json(e.detail)) for e in events],
     )
+
+
+def _has_attempts(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM claim_attempts LIMIT 1").fetchone() is not None
 
 
 def _arrival_event(record: ArrivalRecord, kind: str, instance_id: int | None) -> Event:

@@ -90,8 +90,8 @@ class Writer:
     ) -> list[int | None]:
         """Record what became of files, in one transaction; returns instance ids.
 
-        Each record has a savepoint of its own: one that the index refuses leaves no
-        trace, and the others are committed.  *announce* adds the events.
+        A record that the index refuses leaves no trace, and the others are committed.
+        *announce* adds the events.
 
         Raises
         ------
@@ -103,12 +103,14 @@ class Writer:
         if not records:
             return []
         failed: dict[str, str] = {}
-
-        def insert(connection: sqlite3.Connection) -> list[int | None]:
-            assert self._insert is not None
-            return self._insert.all(connection, records, failed, announce=announce)
-
-        ids = self.run_in_transaction(insert)
+        try:
+            ids = self.run_in_transaction(
+                lambda c: self._inserts().all(c, records, announce=announce)
+            )
+        except rows.Refused:
+            ids = self.run_in_transaction(
+                lambda c: self._inserts().each(c, records, failed, announce=announce)
+            )
         self._pages += len(records) * 8
         if self._pages >= _CHECKPOINT_PAGES:
             self.checkpoint(idle=False)
@@ -238,6 +240,10 @@ class Writer:
         """Put an ordinary (not WAL) copy of the index at *path*, atomically."""
         with self._reading() as connection:
             keep_copy(connection, path, self._mode)
+
+    def _inserts(self) -> rows.InstanceInsert:
+        assert self._insert is not None  # made with the connection
+        return self._insert
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
