@@ -34,9 +34,7 @@ class Reject(IngesterError):
 
 
 def _reject(refusal: Refusal) -> Reject:
-    return Reject(
-        refusal.reason, refusal.message, may_grow=refusal.may_grow, detail=refusal.detail
-    )
+    return Reject(refusal.reason, refusal.message, may_grow=refusal.may_grow, detail=refusal.detail)
 
 
 class Retry(IngesterError):

@@ -15,6 +15,7 @@ again and find what is done already.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +34,7 @@ from ingester.archive import (
     instance_path,
 )
 from ingester.compare import CompareRequest, compare
+from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
 from ingester.ingest.values import Entry, IngestSettings
 from ingester.model import (
@@ -43,6 +45,8 @@ from ingester.model import (
     KnownVersion,
     Outcome,
     Prepared,
+    Reason,
+    Refusal,
     Stored,
     Verdict,
     Version,
@@ -59,6 +63,13 @@ _VERSION = {
     Outcome.VARIANT: Version.VARIANT,
     Outcome.CONFLICT: Version.CONFLICT,
 }
+
+
+_REFUSED = Refusal(
+    Reason.POISON, "The index could not take this object; the file was set aside. Please report it."
+)
+
+_logger = logging.getLogger(__name__)
 
 
 class Touched(Exception):
@@ -102,8 +113,11 @@ class Publisher:
         """End the threads that flush."""
         self._flushers.shutdown()
 
-    def commit(self, batch: Sequence[Entry]) -> list[ArrivalRecord]:
-        """Take a batch all the way; returns the rows that were committed.
+    def commit(self, batch: Sequence[Entry]) -> tuple[list[ArrivalRecord], list[Entry]]:
+        """Take a batch all the way; returns the rows that were committed, and the rest.
+
+        The rest are files whose rows the index refuses, which only a fault of ours can
+        bring about: they are to be set aside, which the next call does.
 
         Raises
         ------
@@ -120,12 +134,29 @@ class Publisher:
             elif entry.record is None:
                 raise AssertionError("every entry has been decided")
         records = [entry.record for entry in batch if entry.record is not None]
-        ids = self._writer.record(records)
+        failed: dict[str, str] = {}
+        try:
+            ids = self._writer.record(records)
+        except NotRecorded as error:
+            failed, ids = error.failed, error.instance_ids
         for entry in batch:
-            if entry.refusal is None:
+            if entry.item.claim.arrival_id in failed:
+                _logger.error("the index refuses the row of %s", entry.item.claim.arrival_id)
+                entry.refusal, entry.instance, entry.stored, entry.record = (
+                    _REFUSED,
+                    None,
+                    None,
+                    None,
+                )
+            elif entry.refusal is None:
                 self._spool.release(entry.item.claim)
                 durable.unlink(self._staged(entry))
-        return [replace(record, instance_id=i) for record, i in zip(records, ids, strict=True)]
+        done = [
+            replace(record, instance_id=instance_id)
+            for record, instance_id in zip(records, ids, strict=True)
+            if record.arrival_id not in failed
+        ]
+        return done, [entry for entry in batch if entry.item.claim.arrival_id in failed]
 
     # ---------------------------------------------------------------- verdicts
 

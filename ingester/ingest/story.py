@@ -23,6 +23,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
 from ingester.archive import Archive
+from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
 from ingester.ingest.line import Line
@@ -174,7 +175,7 @@ class Ingest:
             self._take_up_parked(now)
             self._line.submit()
             is_busy = self._advance()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, Retry) as error:
             return self._hold_up(error)
         self._trouble, self._failures = None, 0
         can_claim = self._arrivals is not None and self._room() >= CHUNK_FILES
@@ -456,14 +457,14 @@ class Ingest:
         again: list[Chunk] = []
         while self._batch:
             try:
-                records = self._publisher.commit(self._batch)
+                records, rest = self._publisher.commit(self._batch)
             except (Touched, CannotLink) as met:
                 item = met.entry.item
                 item.must_copy |= isinstance(met, CannotLink)
                 self._batch.remove(met.entry)
                 again.append(Chunk([item]))
                 continue
-            self._batch = []
+            self._batch = rest
             self._after_commit(records)
         self._batch_uids = set()
         return again
