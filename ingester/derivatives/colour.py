@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import convert_color_space
+from pydicom.pixels.processing import convert_color_space
 
 from ingester.derivatives.values import integer, values
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import struct
 import warnings
 import zlib
 from collections.abc import Callable
@@ -28,8 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+from pydicom.pixels.decoders.base import Decoder, DecodeRunner, get_decoder
 
 from ingester.derivatives.codestream import Codestream, Family, parse
 from ingester.derivatives.errors import DecodeError
@@ -66,7 +66,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     HTJ2K_LOSSLESS: ("imagecodecs", "pylibjpeg"),
     HTJ2K_RPCL: ("imagecodecs", "pylibjpeg"),
     HTJ2K: ("imagecodecs", "pylibjpeg"),
-    RLE: ("pylibjpeg", "pydicom"),
+    RLE: ("pylibjpeg", "pydicom", "imagecodecs"),
     DEFLATED_FRAME: ("zlib",),
     ENCAPSULATED_UNCOMPRESSED: ("copy",),
     **dict.fromkeys(JPEG_XL, ("imagecodecs",)),
@@ -116,6 +116,12 @@ class Layout:
     photometric_interpretation: str
     planar_configuration: int = 0
     high_bit: int | None = None
+
+
+def frame_bytes(layout: Layout) -> int:
+    """Return the bytes of one native frame."""
+    bits = layout.rows * layout.columns * layout.samples * layout.bits_allocated
+    return (bits + 7) // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +197,8 @@ def decode(data: bytes, syntax: str, layout: Layout) -> Decoded:
             DerivativeReason.UNSUPPORTED_TRANSFER_SYNTAX,
             f"no decoder reads transfer syntax {syntax or '(none)'}",
         )
+    if stream is None and 0 <= len(data) - frame_bytes(layout) <= 1:
+        syntax = ENCAPSULATED_UNCOMPRESSED  # said to be compressed, but it is not
     if syntax in (DEFLATED_FRAME, ENCAPSULATED_UNCOMPRESSED):
         return _decode_plain(data, syntax, layout)
     if stream is not None and stream.family is not Family.JPEG_XL:
@@ -222,6 +230,7 @@ def _corrected(layout: Layout, stream: Codestream) -> Layout:
         samples=stream.components,
         bits_allocated=8 if precision <= 8 else 16 if precision <= 16 else 32,
         bits_stored=min(precision, layout.bits_stored),
+        high_bit=None,  # decoders put the lowest bit lowest
     )
 
 
@@ -236,6 +245,8 @@ def _decode_by(
             return _decode_by_pillow(data, layout, stream)
         if stream.precision > 8 and name != "imagecodecs":
             raise ValueError("only imagecodecs reads 12-bit JPEG")
+    if syntax == RLE and name == "imagecodecs":
+        return _decode_rle(data, layout)
     decoder = get_decoder(syntax)
     if name not in decoder.available_plugins:
         raise LookupError(f"{name} is not installed")
@@ -261,22 +272,21 @@ def _decode_by_pydicom(
         declared = stream.photometric_interpretation(declared)
     if layout.samples == 1 and not declared.startswith(("MONOCHROME", "PALETTE")):
         declared = "MONOCHROME2"
-    samples, changed = decoder.as_array(
-        encapsulate([data], has_bot=False),
-        index=0,
-        raw=True,
-        decoding_plugin=name,
-        rows=layout.rows,
-        columns=layout.columns,
-        samples_per_pixel=layout.samples,
-        number_of_frames=1,
-        bits_allocated=layout.bits_allocated,
-        bits_stored=layout.bits_stored,
-        pixel_representation=int(layout.is_signed),
-        photometric_interpretation=declared,
-        planar_configuration=layout.planar_configuration,
-        pixel_keyword="PixelData",
-    )
+    options: Any = {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "number_of_frames": 1,
+        "bits_allocated": layout.bits_allocated,
+        # Without a codestream to tell (RLE) all bits are wanted: we mask them ourselves.
+        "bits_stored": layout.bits_allocated if stream is None else layout.bits_stored,
+        "pixel_representation": int(layout.is_signed),
+        "photometric_interpretation": declared,
+        "planar_configuration": layout.planar_configuration,
+        "pixel_keyword": "PixelData",
+    }
+    source = encapsulate([data], has_bot=False)
+    samples, changed = decoder.as_array(source, index=0, raw=True, decoding_plugin=name, **options)
     colour = str(changed["photometric_interpretation"])
     if colour in ("YBR_RCT", "YBR_ICT"):
         colour = "RGB"  # every JPEG 2000 decoder undoes the component transform
@@ -328,8 +338,7 @@ def _shaped(samples: NDArray[Any], layout: Layout, decoder: str) -> Decoded:
 
 def _decode_plain(data: bytes, syntax: str, layout: Layout) -> Decoded:
     """Decode a frame that is native inside: deflated on its own, or merely wrapped."""
-    length = layout.rows * layout.columns * layout.samples * layout.bits_allocated
-    length = (length + 7) // 8
+    length = frame_bytes(layout)
     name = "copy"
     if syntax == DEFLATED_FRAME:
         name = "zlib"
@@ -342,6 +351,35 @@ def _decode_plain(data: bytes, syntax: str, layout: Layout) -> Decoded:
             ) from error
     # The samples stay bytes: the frame source unpacks them as it does native ones.
     return Decoded(np.frombuffer(data, np.uint8), layout, name, is_partial=len(data) < length)
+
+
+def _decode_rle(data: bytes, layout: Layout) -> Decoded:
+    """Decode RLE by its segments, also where they are cut short or hold single bits.
+
+    Each segment is one byte of one sample, the most significant first (PS3.5 §G.2).
+    """
+    offsets = struct.unpack_from("<16L", data)
+    count = offsets[0]
+    width = max(1, layout.bits_allocated // 8)
+    if count != layout.samples * width:
+        raise ValueError("not as many segments as bytes a pixel")
+    bits = 1 if layout.bits_allocated == 1 else 8
+    length = (layout.rows * layout.columns * bits + 7) // 8
+    planes = np.zeros((layout.samples, length, width), np.uint8)
+    is_partial = False
+    for number in range(count):
+        start = offsets[1 + number]
+        end = offsets[2 + number] if number + 1 < count else len(data)
+        segment = imagecodecs.packbits_decode(data[start:end])[:length]
+        is_partial = is_partial or len(segment) < length
+        # Words of our own machine's order: the first segment is the highest byte.
+        place = width - 1 - number % width
+        planes[number // width, : len(segment), place] = np.frombuffer(segment, np.uint8)
+    if is_partial and not planes.any():
+        raise ValueError("nothing in it")
+    # By planes, little endian: unpacked like native bytes by the frame source.
+    changed = replace(layout, planar_configuration=1)
+    return Decoded(planes.reshape(-1), changed, "imagecodecs", is_partial)
 
 
 def _salvage(data: bytes, layout: Layout, stream: Codestream | None) -> Decoded | None:

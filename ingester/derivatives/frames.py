@@ -43,6 +43,10 @@ _VIDEO = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
 type_frame = NDArray[Any]
 
 
+def _is_too_large(rows: int, columns: int) -> bool:
+    return rows * columns > MOST_PIXELS
+
+
 class FrameSource:
     """The decoded frames of one object.
 
@@ -159,14 +163,20 @@ class FrameSource:
         )
         if not found.frames:
             raise DecodeError(DerivativeReason.CORRUPT_PIXELS, "there is no frame in the data")
-        stream = parse(found.read(self._file.stream, 0)[:65536])
+        stream = parse(found.read(self._file.stream, 0))
         self.transfer_syntax = decoders.syntax_of(declared, stream)
         if self.transfer_syntax not in decoders.ORDER:
             raise DecodeError(
                 DerivativeReason.UNSUPPORTED_TRANSFER_SYNTAX,
                 f"no decoder reads transfer syntax {declared or '(none)'}",
             )
-        if stream is not None and stream.rows and stream.columns:
+        if stream is not None and stream.rows > 0 and stream.columns > 0:
+            if _is_too_large(stream.rows, stream.columns) and not _is_too_large(
+                self.layout.rows, self.layout.columns
+            ):
+                raise DecodeError(
+                    DerivativeReason.CORRUPT_PIXELS, "the frame contradicts the header's size"
+                )
             self.layout = replace(
                 self.layout,
                 rows=stream.rows,
@@ -200,8 +210,8 @@ class FrameSource:
     def _check_size(self, layout: Layout) -> None:
         if layout.rows < 1 or layout.columns < 1 or layout.samples < 1:
             raise DecodeError(DerivativeReason.CORRUPT_PIXELS, "the frame has no size")
-        pixels = layout.rows * layout.columns
-        if pixels > MOST_PIXELS or pixels * layout.samples * layout.bits_allocated > MOST_BYTES * 8:
+        sample_bits = layout.rows * layout.columns * layout.samples * layout.bits_allocated
+        if _is_too_large(layout.rows, layout.columns) or sample_bits > MOST_BYTES * 8:
             raise DecodeError(DerivativeReason.TOO_LARGE, "a frame is larger than 512 megapixels")
 
     def _native_frame(self, index: int) -> type_frame:

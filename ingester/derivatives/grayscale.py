@@ -76,7 +76,7 @@ class LookupTable:
     def apply(self, values_: type_values) -> type_values:
         """Look values up; what lies outside takes the first or the last entry."""
         places = np.clip(np.nan_to_num(values_) - self.first, 0, len(self.entries) - 1)
-        return self.entries[places.astype(np.int64)]
+        return np.asarray(self.entries[places.astype(np.int64)], np.float64)
 
 
 def lookup_table(found: Dataset | None, *, is_first_signed: bool, order: str) -> LookupTable | None:
@@ -409,9 +409,9 @@ def _without_header(
             else chosen
         )
     if kind == "PT":
-        high = auto_window(shown, 0.0, 99.9)
-        top = high.centre + high.width / 2
-        return Voi("auto", top / 2, top) if top > 0 else high
+        chosen = auto_window(shown, 0.0, 99.9)
+        top = chosen.centre + chosen.width / 2
+        return Voi("auto", top / 2, top) if top > 0 else chosen
     if kind == "NM":
         return auto_window(np.append(shown, 0.0), 0.0, 99.5)
     return auto_window(shown, 0.5, 99.5)

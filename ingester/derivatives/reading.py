@@ -26,8 +26,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
-from pydicom.valuerep import VR as ValueRepresentation
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.values import BROKEN
@@ -45,7 +44,7 @@ PIXEL_ELEMENTS = {
     0x7FE00010: "PixelData",
 }
 UNDEFINED_LENGTH = 0xFFFFFFFF
-_KNOWN_VR = {each.value.encode() for each in ValueRepresentation if len(each.value) == 2}
+_KNOWN_VR = {each.value.encode() for each in VR if len(each.value) == 2}
 _MOST_INFLATED_BYTES = 2 * 2**30
 
 
@@ -126,7 +125,7 @@ def open_object(path: str | Path) -> ObjectFile:
     DecodeError
         The deflated data set does not inflate, or inflates to too much.
     """
-    stream = ClippedReader(cast(BinaryIO, open(path, "rb")))
+    stream = ClippedReader(cast(BinaryIO, io.FileIO(path)))
     try:
         syntax = _read_file_meta(stream)
         start = stream.tell()
@@ -219,19 +218,21 @@ def _read_header(
                 None if length == UNDEFINED_LENGTH else length,
                 is_little_endian and syntax != GE_IMPLICIT_BIG_ENDIAN_PIXELS,
             )
-        return pixels is not None or tag > 0x7FE00010
+        return pixels is not None
 
     elements: dict[BaseTag, RawDataElement | DataElement] = {}
     is_whole = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for element in data_element_generator(
-                cast(BinaryIO, stream), is_implicit, is_little_endian, stop_when=is_pixels
-            ):
-                elements.setdefault(element.tag, element)
+            # A stray delimiter ends the generator, not the object: go on behind it.
+            while pixels is None and stream.tell() < stream.size:
+                for element in data_element_generator(
+                    cast(BinaryIO, stream), is_implicit, is_little_endian, stop_when=is_pixels
+                ):
+                    elements.setdefault(element.tag, element)
         except BROKEN:
             is_whole = False
-        header = Dataset(cast(dict[BaseTag, DataElement | RawDataElement], elements))
+        header = Dataset(elements)
         header.set_original_encoding(is_implicit, is_little_endian)
     return ObjectFile(stream, header, syntax, pixels, is_whole)
