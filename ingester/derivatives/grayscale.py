@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ingester.derivatives import pet
 from ingester.derivatives.decoders import Layout
 from ingester.derivatives.values import (
     functional_group,
@@ -267,7 +268,7 @@ def without_padding(stored: type_values, padding: tuple[float, float] | None) ->
         return stored
     low, high = float(stored.min()), float(stored.max())
     for extreme in (low, high):
-        others = stored[stored != extreme]
+        others = np.asarray(stored[stored != extreme], np.float64)
         if not others.size or others.size > 0.75 * stored.size:
             continue
         gap = float(others.min()) - low if extreme == low else high - float(others.max())
@@ -378,6 +379,10 @@ def _without_header(
     shown: type_values,
     kind: str,
 ) -> Voi:
+    if kind == "PT":
+        return _pet_voi(header, shown)
+    if kind == "NM":
+        return _from_zero(shown, 99.5)
     smallest = number(header, "SmallestImagePixelValue")
     largest = number(header, "LargestImagePixelValue")
     is_plain = modality.table is None and modality.slope > 0
@@ -408,13 +413,23 @@ def _without_header(
             if is_raw
             else chosen
         )
-    if kind == "PT":
-        chosen = auto_window(shown, 0.0, 99.9)
-        top = chosen.centre + chosen.width / 2
-        return Voi("auto", top / 2, top) if top > 0 else chosen
-    if kind == "NM":
-        return auto_window(np.append(shown, 0.0), 0.0, 99.5)
     return auto_window(shown, 0.5, 99.5)
+
+
+def _pet_voi(header: Dataset, shown: type_values) -> Voi:
+    top = pet.top_of_window(header)
+    if top is not None:
+        preset = Voi("preset", top / 2, top)
+        if inside(shown, preset) >= _LEAST_INSIDE:
+            return preset
+    return _from_zero(shown, 99.9)
+
+
+def _from_zero(shown: type_values, high_percent: float) -> Voi:
+    """Return a window from nothing to nearly the hottest value: counts and uptake."""
+    chosen = auto_window(shown, 0.0, high_percent)
+    top = chosen.centre + chosen.width / 2
+    return Voi("auto", top / 2, top) if top > 0 and chosen.width > 1e-6 else chosen
 
 
 def is_processing_inverted(header: Dataset) -> bool:

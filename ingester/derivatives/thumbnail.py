@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from ingester.derivatives import card, decoders, icon
+from ingester.derivatives import card, decoders, icon, kinds
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.frames import FrameSource
 from ingester.derivatives.mapping import (
@@ -93,6 +93,11 @@ def thumbnail_of_frames(source: FrameSource, settings: ThumbnailSettings) -> Thu
     DecodeError
         None of the frames that would do can be decoded.
     """
+    still = kinds.still_of(source, settings)
+    if still is not None:
+        is_smooth = text(source.header, "Modality").upper() == "NM"
+        image = reduced(still.picture, pixel_aspect(source, still.frame), is_smooth=is_smooth)
+        return _made_of_pixels(source, image, still.frame, still.detail)
     maker = ThumbnailMaker(source, settings)
     failure: DecodeError | None = None
     for index in maker.candidates:
@@ -190,25 +195,30 @@ class ThumbnailMaker:
             raise DecodeError(DerivativeReason.CORRUPT_PIXELS, "no frame could be read")
         chosen = next((index for index in offered if self._offered[index][1]), offered[0])
         image = self._offered[chosen][0]
-        source = self._source
-        detail: dict[str, type_json] = {
-            "rendering": "pixels",
-            "frame": chosen + 1,
-            **self.mapper.detail,
-            "decoder": source.decoder,
-            "width": image.width,
-            "height": image.height,
-            "versions": _versions(source.decoder),
-        }
-        if may_show_text(source.header):
-            detail["phi"] = "possible"
-        if source.is_partial:
-            detail["partial"] = True
-        return Thumbnail(encoded(image), Status.MADE, None, detail)
+        return _made_of_pixels(self._source, image, chosen, self.mapper.detail)
 
     def _reduced(self, picture: type_picture, index: int) -> Image.Image:
         is_smooth = text(self._source.header, "Modality").upper() == "NM"
         return reduced(picture, pixel_aspect(self._source, index), is_smooth=is_smooth)
+
+
+def _made_of_pixels(
+    source: FrameSource, image: Image.Image, frame: int, window: dict[str, type_json]
+) -> Thumbnail:
+    detail: dict[str, type_json] = {
+        "rendering": "pixels",
+        "frame": frame + 1,
+        **window,
+        "decoder": source.decoder,
+        "width": image.width,
+        "height": image.height,
+        "versions": _versions(source.decoder),
+    }
+    if may_show_text(source.header):
+        detail["phi"] = "possible"
+    if source.is_partial:
+        detail["partial"] = True
+    return Thumbnail(encoded(image), Status.MADE, None, detail)
 
 
 def representative_frames(header: Dataset, count: int) -> tuple[int, ...]:
