@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ from ingester.derivatives.plan import VideoSettings
 from ingester.derivatives.reading import ObjectFile, PixelElement
 from ingester.derivatives.timing import cine_timing
 from ingester.derivatives.values import integer
-from ingester.model import DerivativeReason
+from ingester.model import DerivativeReason, type_json
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _COPY_BYTES = 16 * 2**20
@@ -69,11 +68,19 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamVideo:
-    """A video made of a stream: what it is, and the row's detail."""
+class Stream:
+    """A stream taken out of its object into a file, and what it is.
 
-    made: Probe
-    detail: dict[str, Any]
+    `rate` is what to impose on a stream without times (`None` where it has them),
+    `timing_source` who says it, `stated` the object's Number of Frames.
+    """
+
+    path: Path
+    container: str
+    facts: Described
+    rate: Fraction | None
+    timing_source: str
+    stated: int
 
 
 def extract(path: Path | str, pixels: PixelElement, out: Path) -> None:
@@ -226,43 +233,53 @@ def _rate(printed: str) -> Fraction | None:
     return rate if rate > 0 else None
 
 
-def make_video(
-    found: ObjectFile, path: Path | str, out: Path, stream: Path, settings: VideoSettings
-) -> StreamVideo:
-    """Make *out* of the stream inside an object; *stream* names the temporary file.
+def open_stream(found: ObjectFile, path: Path | str, stream: Path) -> Stream:
+    """Take the stream out of the object at *path* into the file *stream*.
 
     Raises
     ------
     DecodeError
-        There is no stream, or nothing in it can be decoded or encoded.
+        There is no stream that FFmpeg knows.
     OSError
         The object cannot be read or the disk is full.
     """
-    pixels = found.pixels
-    if pixels is None:
+    if found.pixels is None:
         raise DecodeError(DerivativeReason.NO_PIXELS, "the object has no pixel data")
-    extract(path, pixels, stream)
+    extract(path, found.pixels, stream)
     with open(stream, "rb") as file:
         container = sniff(file.read(200), found.declared_syntax)
     if container == "mov":
         _without_padding(stream)
     facts = describe(stream, container)
     rate, source = _timing(found.header, container, facts)
-    made, encoded, source = _made(stream, container, facts, out, settings, rate, source)
-    video.flush(out)
-    exact = Fraction(made.frames * made.timescale, made.ticks)
-    detail: dict[str, Any] = {
+    stated = integer(found.header, "NumberOfFrames") or 0
+    return Stream(stream, container, facts, rate, source, stated)
+
+
+def make_video(
+    stream: Stream, out: Path, settings: VideoSettings
+) -> tuple[Probe, dict[str, type_json]]:
+    """Make *out* of a stream; return what it is and the row's detail.
+
+    Raises
+    ------
+    DecodeError
+        Nothing in it can be decoded or encoded.
+    OSError
+        The disk is full.
+    """
+    made, encoded = _made(stream, out, settings)
+    detail: dict[str, type_json] = {
         "kind": "cine",
-        **video.described(made, exact),
-        "timing_source": source,
+        **video.described(made, Fraction(made.frames * made.timescale, made.ticks)),
+        "timing_source": stream.timing_source,
         "encoded": encoded,
         "decoder": "ffmpeg",
         "versions": {"ffmpeg": video.ffmpeg_version()},
     }
-    stated = integer(found.header, "NumberOfFrames") or 0
-    if stated > 1 and abs(stated - made.frames) > 1:
-        detail["stated_frames"] = stated
-    return StreamVideo(made, detail)
+    if stream.stated > 1 and abs(stream.stated - made.frames) > 1:
+        detail["stated_frames"] = stream.stated
+    return made, detail
 
 
 def _without_padding(stream: Path) -> None:
@@ -285,35 +302,28 @@ def _timing(header: Dataset, container: str, facts: Described) -> tuple[Fraction
     return (facts.rate, "stream") if facts.rate else (stated.rate, "default")
 
 
-def _made(
-    stream: Path,
-    container: str,
-    facts: Described,
-    out: Path,
-    settings: VideoSettings,
-    rate: Fraction | None,
-    source: str,
-) -> tuple[Probe, str, str]:
+def _made(stream: Stream, out: Path, settings: VideoSettings) -> tuple[Probe, str]:
     """Copy where that plays everywhere, else transcode."""
     sound = ["-map", "0:a:0?", "-c:a", "copy"] if settings.audio == "copy" else ["-an"]
-    opening = _opening(stream, container, rate)
-    if _is_copied(facts, container, settings):
-        tag = ["-tag:v", "hvc1"] if facts.codec == "hevc" else []
-        chosen = ["-map", "0:v:0", *sound, "-sn", "-dn", "-c:v", "copy", *tag]
+    chosen = ["-map", "0:v:0", *sound, "-sn", "-dn"]
+    opening = _opening(stream.path, stream.container, stream.rate)
+    if _is_copied(stream.facts, stream.container, settings):
+        is_hevc = stream.facts.codec == "hevc"
+        copying = ["-c:v", "copy", *(["-tag:v", "hvc1"] if is_hevc else [])]
         try:
-            _run([*opening, *chosen, *video.CONTAINER, os.fspath(out)], out)
+            _run([*opening, *chosen, *copying, *video.CONTAINER, os.fspath(out)], out)
             made = video.read_back(out)
-            _check_copy(made, is_hevc=bool(tag), is_timed=container not in _ELEMENTARY)
-            return made, "copied", source
+            is_timed = stream.container not in _ELEMENTARY
+            _check_copy(made, is_hevc=is_hevc, is_timed=is_timed)
+            return made, "copied"
         except DecodeError:
             durable.unlink(out)  # not what players expect, whatever the reason: encode it
-    filters = _transcoding(facts, settings)
-    chosen = ["-map", "0:v:0", *sound, "-sn", "-dn", "-vf", ",".join(filters), *video.ENCODER]
+    filters = ["-vf", ",".join(_transcoding(stream.facts, settings))]
     timed = ["-fps_mode", "passthrough"]
-    _run([*opening, *chosen, *timed, *video.CONTAINER, os.fspath(out)], out)
+    _run([*opening, *chosen, *filters, *video.ENCODER, *timed, *video.CONTAINER, str(out)], out)
     made = video.read_back(out)
     video.check_playable(made)
-    return made, "transcoded", source
+    return made, "transcoded"
 
 
 def _run(arguments: Sequence[str], out: Path) -> None:
@@ -356,8 +366,8 @@ def _transcoding(facts: Described, settings: VideoSettings) -> list[str]:
     return [*filters, *size.filters(), colours, "format=yuv420p", "setsar=1", video.TAGS]
 
 
-def first_picture(made: Path, found: Probe, scratch: Path) -> tuple[NDArray[np.uint8], int]:
-    """Return the first frame of a video that is not black, and its number from 0.
+def first_picture(stream: Stream, scratch: Path) -> tuple[NDArray[np.uint8], int]:
+    """Return the first frame of a stream that is not black, and its number from 0.
 
     Where the first is black (a fade, a test lead), the one after a tenth is tried, then
     the middle; the first stays where all are.
@@ -368,8 +378,8 @@ def first_picture(made: Path, found: Probe, scratch: Path) -> tuple[NDArray[np.u
         No frame can be decoded (`corrupt-pixels`).
     """
     first: NDArray[np.uint8] | None = None
-    for number in dict.fromkeys((0, found.frames // 10, found.frames // 2)):
-        picture = _picture(made, found, number, scratch)
+    for number in dict.fromkeys((0, stream.stated // 10, stream.stated // 2)):
+        picture = _picture(stream, number, scratch)
         if picture is not None and picture.mean() >= _BLACK:
             return picture, number
         first = picture if first is None else first
@@ -378,22 +388,26 @@ def first_picture(made: Path, found: Probe, scratch: Path) -> tuple[NDArray[np.u
     return first, 0
 
 
-def _picture(made: Path, found: Probe, number: int, scratch: Path) -> NDArray[np.uint8] | None:
+def _picture(stream: Stream, number: int, scratch: Path) -> NDArray[np.uint8] | None:
     """Return the frame at a number as RGB, None where it does not decode."""
-    moment = float(found.seconds * number / found.frames)
     durable.unlink(scratch)
-    _run(
-        [
-            *("-threads", "1", "-ss", f"{moment:.6f}", *_opening(made, "mov")),
-            *("-map", "0:v:0", "-frames:v", "1", "-an", "-sn", "-dn"),
-            *("-f", "rawvideo", "-pix_fmt", "rgb24", os.fspath(scratch)),
-        ],
-        scratch,
-    )
     try:
+        _run(
+            [
+                *("-threads", "1", *_opening(stream.path, stream.container)),
+                # By count, not by time: bare streams cannot be sought in.
+                *("-map", "0:v:0", "-vf", f"select=gte(n\\,{number})", "-frames:v", "1"),
+                *("-fps_mode", "passthrough", "-an", "-sn", "-dn"),
+                *("-f", "rawvideo", "-pix_fmt", "rgb24", os.fspath(scratch)),
+            ],
+            scratch,
+        )
         pixels = np.fromfile(scratch, np.uint8)
+    except (DecodeError, FileNotFoundError):
+        return None
     finally:
         durable.unlink(scratch)
-    if pixels.size != found.width * found.height * 3:
+    facts = stream.facts
+    if pixels.size != facts.width * facts.height * 3:
         return None
-    return pixels.reshape(found.height, found.width, 3)
+    return pixels.reshape(facts.height, facts.width, 3)

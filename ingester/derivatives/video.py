@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import imageio_ffmpeg
 import numpy as np
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ingester import durable
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.mp4 import NotAnMp4, Probe, probe
-from ingester.model import DerivativeReason
+from ingester.model import DerivativeReason, type_json
 
 #: Level 5.1: what Windows decodes. Long and short edge, macroblocks per second.
 LARGEST = (4096, 2304)
@@ -157,7 +157,7 @@ def encode(
     rate: Fraction,
     repeats: Sequence[int] | None = None,
 ) -> tuple[Probe, int]:
-    """Encode 8-bit frames, verify what came out and make its bytes durable.
+    """Encode 8-bit frames and verify what came out; flushing it is the caller's.
 
     Parameters
     ----------
@@ -197,7 +197,6 @@ def encode(
     made = read_back(out)
     check_playable(made)
     _check_faithful(made, shown, rate, size)
-    flush(out)
     return made, taken
 
 
@@ -248,6 +247,8 @@ class Ffmpeg:
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             if os.strerror(code).encode() in said:
                 raise OSError(code, os.strerror(code))
+        if self._process.returncode == -signal.SIGXFSZ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         raise DecodeError(
             DerivativeReason.ENCODER_FAILED,
             f"FFmpeg ended with exit code {self._process.returncode}",
@@ -322,16 +323,7 @@ def _refused(message: str) -> DecodeError:
     return DecodeError(DerivativeReason.ENCODER_FAILED, message)
 
 
-def flush(path: Path) -> None:
-    """Make a staged file's bytes durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        durable.flush_file(descriptor, path)
-    finally:
-        os.close(descriptor)
-
-
-def described(made: Probe, rate: Fraction) -> dict[str, Any]:
+def described(made: Probe, rate: Fraction) -> dict[str, type_json]:
     """Return the rate and the size of a video as `derivatives.detail` holds them."""
     return {
         "fps": round(float(rate), 6),
