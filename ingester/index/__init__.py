@@ -6,7 +6,18 @@ and views are part of the public contract; the statements that fill them are her
 
 from ingester.index.connection import Corrupt, is_missing
 from ingester.index.pending import PendingDerivative
+from ingester.index.readers import Overview, Reader, Shown
 from ingester.index.rows import Event, NotRecorded
 from ingester.index.writer import Writer
 
-__all__ = ["Corrupt", "Event", "NotRecorded", "PendingDerivative", "Writer", "is_missing"]
+__all__ = [
+    "Corrupt",
+    "Event",
+    "NotRecorded",
+    "Overview",
+    "PendingDerivative",
+    "Reader",
+    "Shown",
+    "Writer",
+    "is_missing",
+]

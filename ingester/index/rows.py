@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ingester.errors import IngesterError
 from ingester.index.columns import PromotedColumn
 from ingester.index.hierarchy import Hierarchy
+from ingester.index.words import explained
 from ingester.model import (
     ArrivalRecord,
     Derivative,
@@ -29,6 +30,7 @@ _ARRIVAL_EVENTS = {
     Outcome.QUARANTINED: "arrival.quarantined",
     Outcome.CONFLICT: "arrival.conflict",
 }
+_TOLD = frozenset({Outcome.QUARANTINED, Outcome.FOREIGN, Outcome.CONFLICT})
 #: What one record can get wrong by itself; anything else concerns the transaction.
 RECORD_ERRORS = (
     sqlite3.IntegrityError,
@@ -152,7 +154,7 @@ class InstanceInsert:
     ) -> list[int | None]:
         done = recorded(connection, [record.arrival_id for record in records])
         self._has_attempts = _has_attempts(connection)
-        latest: dict[str, str] = {}
+        moments: dict[str, list[str]] = {}
         for record in records:
             if record.arrival_id in done:
                 continue
@@ -162,11 +164,12 @@ class InstanceInsert:
                 continue
             if record.instance is not None and record.stored is not None:
                 uid = record.instance.study_instance_uid
-                latest[uid] = max(latest.get(uid, ""), record.stored.archived_at)
+                moments.setdefault(uid, []).append(record.stored.archived_at)
         connection.executemany(
-            "UPDATE studies SET last_archived_at = ?1"
-            " WHERE study_instance_uid = ?2 AND last_archived_at < ?1",
-            [(at, uid) for uid, at in latest.items()],
+            "UPDATE studies SET first_archived_at = min(first_archived_at, ?1),"
+            " last_archived_at = max(last_archived_at, ?2) WHERE study_instance_uid = ?3"
+            " AND (first_archived_at > ?1 OR last_archived_at < ?2)",
+            [(min(each), max(each), uid) for uid, each in moments.items()],
         )
         return [done.get(record.arrival_id) for record in records]
 
@@ -200,8 +203,8 @@ class InstanceInsert:
         _execute(
             connection,
             "INSERT INTO arrivals (arrival_id, source, batch, original_name, arrived_at,"
-            " finished_at, size_bytes, sha256, outcome, reason, detail, instance_id)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " finished_at, size_bytes, sha256, outcome, reason, detail, message, instance_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.arrival_id,
                 record.source,
@@ -214,6 +217,7 @@ class InstanceInsert:
                 record.outcome.value,
                 record.reason.value if record.reason else None,
                 _json(record.detail),
+                _message(record),
                 instance_id,
             ),
         )
@@ -281,7 +285,7 @@ def put_derivatives(connection: sqlite3.Connection, derivatives: Sequence[Deriva
     """Record what was made, replacing earlier rows of the same instance and kind."""
     connection.executemany(
         "INSERT OR REPLACE INTO derivatives (instance_id, kind, status, reason, path,"
-        " pipeline_version, made_at, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " pipeline_version, made_at, detail, fps) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 each.instance_id,
@@ -292,6 +296,7 @@ def put_derivatives(connection: sqlite3.Connection, derivatives: Sequence[Deriva
                 each.pipeline_version,
                 each.made_at,
                 _json(each.detail),
+                each.detail.get("fps"),
             )
             for each in derivatives
         ],
@@ -332,6 +337,14 @@ def _arrival_event(record: ArrivalRecord, kind: str, instance_id: int | None) ->
         detail["instance_id"] = instance_id
     study = record.instance.study_instance_uid if record.instance else None
     return Event(record.finished_at, kind, study, detail)
+
+
+def _message(record: ArrivalRecord) -> str | None:
+    """Return the words for outcomes that `problems` may show."""
+    if record.outcome not in _TOLD:
+        return None
+    row = {"outcome": record.outcome, "reason": record.reason, "detail": record.detail}
+    return explained(row)
 
 
 def _json(value: Mapping[str, type_json]) -> str | None:

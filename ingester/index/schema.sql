@@ -104,6 +104,7 @@ CREATE TABLE arrivals (
         'quarantined', 'foreign', 'unpacked', 'discarded')),
     reason TEXT,
     detail TEXT,
+    message TEXT,                           -- what a person may have to know; ours
     instance_id INTEGER REFERENCES instances,
     retried_as TEXT,
     resolved_at TEXT
@@ -125,6 +126,7 @@ CREATE TABLE derivatives (
     pipeline_version INTEGER NOT NULL,
     made_at TEXT NOT NULL,
     detail TEXT,
+    fps REAL,                               -- as in detail, for views without JSON; ours
     PRIMARY KEY (instance_id, kind)
 ) WITHOUT ROWID;
 CREATE INDEX derivatives_by_kind ON derivatives (kind, instance_id, pipeline_version);

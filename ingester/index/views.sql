@@ -1,5 +1,7 @@
 -- The views, dropped and made anew whenever this text changes.
 -- Nothing here is newer than SQLite 3.31: old viewers must be able to open the index.
+-- No JSON functions either: some viewers lack them, and before SQLite 3.41 a connection
+-- with `trusted_schema = OFF` refuses them in views.
 -- `images` takes instances.*, so that promoted columns appear in it by themselves.
 
 CREATE VIEW images AS
@@ -17,7 +19,7 @@ SELECT
     patients.patient_sex,
     thumbnail.path AS thumbnail_path,
     video.path AS video_path,
-    CASE WHEN video.detail IS NOT NULL THEN json_extract(video.detail, '$.fps') END AS fps
+    video.fps AS fps
 FROM instances
 JOIN series ON series.series_instance_uid = instances.series_instance_uid
 JOIN studies ON studies.study_instance_uid = instances.study_instance_uid
@@ -104,41 +106,14 @@ CREATE VIEW problems AS
 SELECT
     'quarantined' AS kind, a.finished_at AS at, a.source AS source, a.batch AS batch,
     a.reason AS reason,
-    CASE a.reason
-        WHEN 'incomplete' THEN 'The file was cut short: part of it never arrived. Send it again.'
-        WHEN 'no-sop-class-uid' THEN 'The file does not say what kind of object it is (SOP Class UID).'
-        WHEN 'no-sop-instance-uid' THEN 'The file does not say which object it is (SOP Instance UID).'
-        WHEN 'no-study-instance-uid' THEN 'The file does not say which study it belongs to (Study Instance UID).'
-        WHEN 'no-series-instance-uid' THEN 'The file does not say which series it belongs to (Series Instance UID).'
-        WHEN 'unsafe-uid' THEN 'An identifier in the file breaks the rules for UIDs, so the file cannot be filed safely.'
-        WHEN 'malformed' THEN 'The file is damaged: it cannot be read to its end as DICOM.'
-        WHEN 'too-deep' THEN 'The file holds sequences nested deeper than any real object.'
-        WHEN 'too-large' THEN 'The file is larger than this archive accepts.'
-        WHEN 'bomb' THEN 'The archive file unpacks to far more than it should, and was not unpacked further.'
-        WHEN 'not-a-regular-file' THEN 'This is a link or a device, not a file with an image in it.'
-        WHEN 'poison' THEN 'Reading this file failed three times in a way that stopped the reader.'
-        WHEN 'archive-member-unsafe' THEN 'This member of an archive file has a name that points outside it.'
-        WHEN 'archive-encrypted' THEN 'The archive file is protected by a password. Unpack it first and send the contents.'
-        WHEN 'unreadable' THEN 'The file could not be read: the service lacks permission, or the disk failed.'
-        ELSE 'The file could not be archived.'
-    END AS message,
+    a.message AS message,
     a.arrival_id AS arrival_id, a.instance_id AS instance_id
 FROM arrivals AS a
 WHERE a.outcome = 'quarantined' AND a.resolved_at IS NULL AND a.retried_as IS NULL
 UNION ALL
 SELECT
     'conflict', a.finished_at, a.source, a.batch, a.reason,
-    'A second file claims to be the same object (same SOP Instance UID) but '
-    || CASE
-        WHEN coalesce(json_array_length(a.detail, '$.differs'), 0) = 0
-            THEN CASE WHEN json_extract(a.detail, '$.pixels_differ')
-                THEN 'its pixels differ' ELSE 'its contents differ' END
-        ELSE 'differs in '
-            || (SELECT group_concat(value, ', ') FROM json_each(a.detail, '$.differs'))
-            || CASE WHEN json_extract(a.detail, '$.pixels_differ')
-                THEN ', and in its pixels' ELSE '' END
-    END
-    || '. Both are kept; the first stays current until somebody decides.',
+    a.message,
     a.arrival_id, a.instance_id
 FROM arrivals AS a
 WHERE a.outcome = 'conflict' AND a.resolved_at IS NULL

@@ -1,0 +1,360 @@
+"""Asking the index: read-only connections, and the questions that commands ask.
+
+    with Reader.open(path) as reader:
+        reader.find(["müller", "2024-03", "MR"])
+        reader.show("1.2.840...")
+        names, rows = reader.query("SELECT modality, count(*) FROM images GROUP BY 1")
+
+Nothing can be changed through a reader, whatever SQL it is given: the file is opened
+read-only, SQLite is told `query_only`, and an authoriser refuses everything but
+reading (ATTACH, PRAGMAs that set something, loading extensions).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ingester.errors import Fatal
+from ingester.index.connection import connect_reader, translated
+from ingester.index.names import folded, spellings
+from ingester.index.words import explained
+from ingester.model import Kind
+
+Row = dict[str, Any]
+
+_READING = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+_LOOKING = frozenset(
+    {
+        "application_id", "collation_list", "compile_options", "database_list",
+        "foreign_key_list", "function_list", "index_info", "index_list", "index_xinfo",
+        "pragma_list", "table_info", "table_list", "table_xinfo", "user_version",
+    }
+)  # fmt: skip
+_JSON_COLUMNS = ("detail", "attributes")
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The index in numbers, for `status`."""
+
+    studies: int
+    instances: int
+    size_bytes: int
+    archived_since: int
+    problems: Mapping[str, int]  # by kind
+    foreign: int
+    pending_derivatives: Mapping[Kind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All the index knows of one UID; `level` is study, series or instance.
+
+    `history` holds arrivals, each with `explanation`, a sentence for people.
+    """
+
+    level: str
+    study: Row
+    series: tuple[Row, ...]
+    instances: tuple[Row, ...]
+    history: tuple[Row, ...]
+    problems: tuple[Row, ...]
+
+
+class Reader:
+    """A read-only connection with the questions that commands ask."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Reader:
+        """Open the index for reading.
+
+        Raises
+        ------
+        Fatal
+            There is no index.
+        Corrupt
+            There is one, and it is damaged.
+        """
+        if not path.exists():
+            raise Fatal(f"There is no index at {path} yet: `ingester run` makes it.")
+        with translated(path):
+            connection = connect_reader(path)
+            connection.create_function("folded", 1, folded, deterministic=True)
+            connection.set_authorizer(authorise_reading)
+        return cls(path, connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    @contextmanager
+    def consistent(self) -> Iterator[None]:
+        """Answer every question of a `with` block from one moment of the index."""
+        self.connection.set_authorizer(None)
+        self.connection.execute("BEGIN")
+        self.connection.set_authorizer(authorise_reading)
+        try:
+            yield
+        finally:
+            self.connection.set_authorizer(None)
+            self.connection.execute("ROLLBACK")
+            self.connection.set_authorizer(authorise_reading)
+
+    def rows(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+        """Return all rows as dictionaries, JSON columns parsed."""
+        with translated(self.path):
+            return [_parsed(row) for row in self.connection.execute(sql, values)]
+
+    def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Run anybody's SQL; returns the columns' names, and the rows as they come.
+
+        Raises
+        ------
+        Fatal
+            The statement is wrong, or would do more than read.
+        """
+        try:
+            cursor = self.connection.execute(sql)
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError, sqlite3.Warning) as error:
+            raise Fatal(f"SQL: {error}") from error
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
+                raise Fatal("SQL: the index can only be read from here.") from error
+            raise
+        names = [column[0] for column in cursor.description or ()]
+        return names, (tuple(row) for row in cursor)
+
+    def overview(self, since: str, pipeline_versions: Mapping[Kind, int]) -> Overview:
+        """Return the index in numbers; *since* is a moment (today's beginning)."""
+        problems = self.rows("SELECT kind, count(*) AS n FROM problems GROUP BY kind")
+        instances = self._number("SELECT count(*) FROM instances")
+        return Overview(
+            studies=self._number("SELECT count(*) FROM studies"),
+            instances=instances,
+            size_bytes=self._number("SELECT coalesce(sum(size_bytes), 0) FROM instances"),
+            archived_since=self._number(
+                "SELECT count(*) FROM instances WHERE archived_at >= ?", since
+            ),
+            problems={row["kind"]: row["n"] for row in problems},
+            foreign=self._number(
+                "SELECT count(*) FROM arrivals WHERE outcome = 'foreign'"
+                " AND resolved_at IS NULL AND retried_as IS NULL"
+            ),
+            pending_derivatives={
+                kind: instances
+                - self._number(
+                    "SELECT count(*) FROM derivatives WHERE kind = ? AND pipeline_version >= ?",
+                    kind.value,
+                    version,
+                )
+                for kind, version in pipeline_versions.items()
+            },
+        )
+
+    def problems(self, limit: int = -1) -> list[Row]:
+        """Return what needs a person, the oldest first."""
+        return self.rows("SELECT * FROM problems ORDER BY at, arrival_id LIMIT ?", (limit,))
+
+    def quarantine(self, *, with_foreign: bool = False) -> list[Row]:
+        """Return the files set aside that wait for a person, each with a `message`."""
+        outcomes = ("quarantined", "foreign") if with_foreign else ("quarantined",)
+        found: list[Row] = []
+        for outcome in outcomes:
+            found += self.rows(
+                "SELECT arrival_id, source, batch, original_name, arrived_at, finished_at,"
+                " size_bytes, sha256, outcome, reason, detail FROM arrivals"
+                f" WHERE outcome = '{outcome}' AND resolved_at IS NULL AND retried_as IS NULL"
+            )
+        for row in found:
+            row["message"] = explained(row)
+        return sorted(found, key=lambda row: str(row["arrival_id"]))
+
+    def batches(self, batch: str, source: str | None = None) -> list[Row]:
+        """Return the batches of this name; several sources may have one each."""
+        return self.rows(
+            "SELECT * FROM batches WHERE batch = ?1 AND (?2 IS NULL OR source = ?2)"
+            " ORDER BY source",
+            (batch, source),
+        )
+
+    def arrivals_of(self, batch: str, source: str | None = None) -> list[Row]:
+        """Return what became of every file of a batch; retried ones count as retried."""
+        found = self.rows(
+            "SELECT a.*, i.sop_instance_uid, i.path FROM arrivals AS a"
+            " LEFT JOIN instances AS i ON i.instance_id = a.instance_id"
+            " WHERE a.batch = ?1 AND (?2 IS NULL OR a.source = ?2) AND a.retried_as IS NULL"
+            " ORDER BY a.arrival_id",
+            (batch, source),
+        )
+        for row in found:
+            row["explanation"] = explained(row)
+        return found
+
+    def find(self, words: Sequence[str], limit: int = -1) -> list[Row]:
+        """Return the studies (as in `study_list`) that match every word.
+
+        A word matches a part of the name (any script, with or without accents), of the
+        patient ID, accession number or description; a date or the beginning of one; a
+        modality; a Study Instance UID.
+        """
+        conditions, values = [], []
+        for word in words:
+            condition, its_values = _matching(word)
+            conditions.append(condition)
+            values += its_values
+        return self.rows(
+            "SELECT * FROM study_list WHERE study_instance_uid IN ("
+            " SELECT s.study_instance_uid FROM studies AS s"
+            " JOIN patients AS p ON p.patient_key = s.patient_key"
+            f" WHERE {' AND '.join(conditions) or '1'})"
+            " ORDER BY study_date DESC, study_time DESC, study_instance_uid LIMIT ?",
+            [*values, limit],
+        )
+
+    def show(self, uid: str) -> Shown | None:
+        """Return all about a study, series or instance; None where nobody knows it."""
+        for level, column in (
+            ("study", "study_instance_uid"),
+            ("series", "series_instance_uid"),
+            ("instance", "sop_instance_uid"),
+        ):
+            instances = self.rows(
+                f"SELECT * FROM images WHERE {column} = ?"
+                " ORDER BY series_number, instance_number, instance_id",
+                (uid,),
+            )
+            if instances:
+                return self._shown(level, instances)
+        return None
+
+    def _shown(self, level: str, instances: list[Row]) -> Shown:
+        ids = json.dumps([row["instance_id"] for row in instances])
+        series = json.dumps(sorted({row["series_instance_uid"] for row in instances}))
+        within = "IN (SELECT value FROM json_each(?))"
+        if level == "instance":
+            for row in instances:
+                self._complete(row)
+        history = self.rows(
+            f"SELECT * FROM arrivals WHERE instance_id {within} ORDER BY arrived_at, arrival_id",
+            (ids,),
+        )
+        for row in history:
+            row["explanation"] = explained(row)
+        (study,) = self.rows(
+            "SELECT * FROM study_list WHERE study_instance_uid = ?",
+            (instances[0]["study_instance_uid"],),
+        )
+        return Shown(
+            level=level,
+            study=study,
+            series=tuple(
+                self.rows(
+                    f"SELECT * FROM series WHERE series_instance_uid {within}"
+                    " ORDER BY series_number, series_instance_uid",
+                    (series,),
+                )
+            ),
+            instances=tuple(instances),
+            history=tuple(history),
+            problems=tuple(self._problems_of({row["instance_id"] for row in instances})),
+        )
+
+    def _complete(self, instance: Row) -> None:
+        key = (instance["instance_id"],)
+        header = self.rows("SELECT attributes FROM headers WHERE instance_id = ?", key)
+        instance["attributes"] = header[0]["attributes"] if header else {}
+        instance["derivatives"] = self.rows(
+            "SELECT kind, status, reason, path, pipeline_version, made_at, detail"
+            " FROM derivatives WHERE instance_id = ? ORDER BY kind",
+            key,
+        )
+
+    def _problems_of(self, instance_ids: set[int]) -> list[Row]:
+        return [row for row in self.problems() if row["instance_id"] in instance_ids]
+
+    def _number(self, sql: str, *values: Any) -> int:
+        with translated(self.path):
+            return int(self.connection.execute(sql, values).fetchone()[0])
+
+
+def authorise_reading(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    """Let SQLite compile what only reads; everything else is refused."""
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() == "load_extension":
+        return sqlite3.SQLITE_DENY
+    if action in _READING:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() in _LOOKING:
+        # With an argument these two would set something.
+        is_asked = second is None or (first or "").lower() not in (
+            "application_id",
+            "user_version",
+        )
+        return sqlite3.SQLITE_OK if is_asked else sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_DENY
+
+
+def _matching(word: str) -> tuple[str, list[str]]:
+    forms = spellings(word) or (word.lower(),)
+    names = ["instr(p.patient_name_folded, ?) > 0" for _ in forms]
+    conditions = [
+        *names,
+        "instr(lower(p.patient_id), ?) > 0",
+        "instr(lower(s.accession_number), ?) > 0",
+        "instr(folded(s.study_description), ?) > 0",
+        "s.study_instance_uid = ?",
+        "EXISTS (SELECT 1 FROM series AS m WHERE m.study_instance_uid = s.study_instance_uid"
+        " AND m.modality = ?)",
+    ]
+    values = [*forms, word.lower(), word.lower(), folded(word) or word, word, word.upper()]
+    date = _beginning_of_date(word)
+    if date is not None:
+        conditions.append("substr(s.study_date, 1, length(?)) = ?")
+        values += [date, date]
+    return f"({' OR '.join(conditions)})", values
+
+
+def _beginning_of_date(word: str) -> str | None:
+    """Return `YYYY[-MM[-DD]]` where a word may mean that."""
+    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", word):
+        return word
+    if re.fullmatch(r"(19|20)\d{6}", word):
+        return f"{word[:4]}-{word[4:6]}-{word[6:]}"
+    if local := re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", word):
+        return f"{local[3]}-{int(local[2]):02d}-{int(local[1]):02d}"
+    return None
+
+
+def _parsed(row: sqlite3.Row) -> Row:
+    values = dict(row)
+    for name in _JSON_COLUMNS:
+        if isinstance(values.get(name), str):
+            try:
+                values[name] = json.loads(values[name])
+            except ValueError:
+                continue  # somebody's own column of that name: shown as it is
+    return values

@@ -1,0 +1,91 @@
+"""What became of a file, in a sentence that a radiographer understands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PLAIN = {
+    "archived": "Archived.",
+    "unpacked": "An archive file or DICOMDIR: its members are arrivals of their own.",
+    "discarded": "Set aside, and later removed by a person's decision.",
+}
+
+_REASONS = {
+    "not-dicom": "This is not a DICOM file.",
+    "empty": "The file is empty.",
+    "incomplete": "The file was cut short: part of it never arrived. Send it again.",
+    "no-sop-class-uid": "The file does not say what kind of object it is (SOP Class UID).",
+    "no-sop-instance-uid": "The file does not say which object it is (SOP Instance UID).",
+    "no-study-instance-uid": (
+        "The file does not say which study it belongs to (Study Instance UID)."
+    ),
+    "no-series-instance-uid": (
+        "The file does not say which series it belongs to (Series Instance UID)."
+    ),
+    "unsafe-uid": (
+        "An identifier in the file breaks the rules for UIDs, so the file cannot be filed safely."
+    ),
+    "malformed": "The file is damaged: it cannot be read to its end as DICOM.",
+    "too-deep": "The file holds sequences nested deeper than any real object.",
+    "too-large": "The file is larger than this archive accepts.",
+    "bomb": "The archive file unpacks to far more than it should, and was not unpacked further.",
+    "not-a-regular-file": "This is a link or a device, not a file with an image in it.",
+    "poison": "Reading this file failed three times in a way that stopped the reader.",
+    "archive-member-unsafe": "This member of an archive file has a name that points outside it.",
+    "archive-encrypted": (
+        "The archive file is protected by a password. Unpack it first and send the contents."
+    ),
+    "unreadable": "The file could not be read: the service lacks permission, or the disk failed.",
+}
+
+
+def explained(arrival: Mapping[str, Any]) -> str:
+    """Return what became of an arrival (a row, its `detail` parsed)."""
+    detail = arrival.get("detail")
+    told: Mapping[str, Any] = detail if isinstance(detail, dict) else {}
+    outcome = arrival["outcome"]
+    if outcome == "duplicate":
+        return _duplicate(told)
+    if outcome == "variant":
+        return "The same object with its pixels in another transfer syntax: kept beside it."
+    if outcome == "conflict":
+        return _conflict(told, is_resolved=arrival.get("resolved_at") is not None)
+    if outcome in ("quarantined", "foreign"):
+        reason = str(arrival.get("reason"))
+        words = str(told.get("message") or _REASONS.get(reason, f"Set aside: {reason}."))
+        if arrival.get("retried_as"):
+            return f"{words} It was sent back as arrival {arrival['retried_as']}."
+        return words
+    if told.get("adopted"):
+        return "Found in the archive without a row, and given one."
+    return _PLAIN.get(outcome, str(outcome))
+
+
+def _duplicate(told: Mapping[str, Any]) -> str:
+    if told.get("repaired"):
+        return "The same object again: it replaced a missing or damaged file."
+    return "The same object again: nothing new was stored."
+
+
+def _conflict(told: Mapping[str, Any], *, is_resolved: bool) -> str:
+    words = "The same SOP Instance UID as a stored object, but "
+    differs = told.get("differs") or ()
+    parts = []
+    if differs:
+        parts.append(f"other values of {listed([str(each) for each in differs])}")
+    if told.get("pixels_differ"):
+        parts.append("other pixels")
+    words += " and ".join(parts) or "other contents"
+    if is_resolved:
+        return f"{words}. Both are kept, and a person has decided which is current."
+    return f"{words}. Both are kept, and the first is current until a person decides."
+
+
+def listed(words: Sequence[str], most: int = 8) -> str:
+    """Return "a, b and c"; what is beyond *most* is only counted."""
+    if len(words) > most:
+        return f"{', '.join(words[:most])} and {len(words) - most} more"
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
