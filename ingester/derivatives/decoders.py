@@ -143,14 +143,19 @@ def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES
 
 
+_is_initialised = False
+
+
 def initialise() -> None:
     """Register imagecodecs with pydicom, once per process, before threads start."""
+    global _is_initialised
+    if _is_initialised:
+        return
+    _is_initialised = True
     # pydicom logs header values; what we need to know comes as exceptions.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     for uid in DECODER_DEPENDENCIES:
-        decoder = get_decoder(uid)
-        if "imagecodecs" not in (*decoder.available_plugins, *decoder._unavailable):
-            decoder.add_plugin("imagecodecs", (__name__, "decode_for_pydicom"))
+        get_decoder(uid).add_plugin("imagecodecs", (__name__, "decode_for_pydicom"))
     Image.MAX_IMAGE_PIXELS = None  # sizes are checked by us, before
 
 
@@ -189,6 +194,7 @@ def decode(data: bytes, syntax: str, layout: Layout) -> Decoded:
         `unsupported-transfer-syntax` where nobody reads the syntax, and
         `corrupt-pixels` where nobody can make sense of the frame.
     """
+    initialise()
     stream = parse(data)
     syntax = syntax_of(syntax, stream)
     order = ORDER.get(syntax)

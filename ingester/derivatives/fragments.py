@@ -92,8 +92,8 @@ def _walk(stream: Stream, offset: int) -> tuple[list[Fragment], bool]:
     while len(fragments) < _MOST_FRAGMENTS:
         stream.seek(offset)
         head = stream.read(8)
-        if len(head) < 8:
-            return fragments, True
+        if len(head) < 8:  # nothing after the last item: only the delimiter is missing
+            return fragments, bool(head)
         if head[:4] != _ITEM:
             return fragments, False
         length = struct.unpack_from("<L", head, 4)[0]

@@ -204,8 +204,9 @@ class FrameSource:
             self.number_of_frames = min(present, max(1, stated))
             self.is_partial = True
         else:
-            # More than stated: hidden frames, unless it is only padding.
-            self.number_of_frames = whole
+            # More than stated: hidden frames if they fill the data, else it is only padding.
+            is_filled = self._length - whole * bits // 8 <= 1
+            self.number_of_frames = whole if is_filled else max(1, stated)
 
     def _check_size(self, layout: Layout) -> None:
         if layout.rows < 1 or layout.columns < 1 or layout.samples < 1:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -359,6 +359,9 @@ def choose_voi(
     """
     kind = text(header, "Modality").upper()
     doubted = False
+    if is_for_processing(header):
+        chosen = auto_window(shown, 1.0, 99.0)
+        return modality, replace(chosen, is_low_confidence=True)
     for voi in header_voi(header, frame, modality, prefer_table, order):
         if voi.table is not None or inside(shown, voi) >= _LEAST_INSIDE:
             return modality, voi
@@ -367,7 +370,7 @@ def choose_voi(
         doubted = True
     chosen = _without_header(header, layout, modality, stored, shown, kind)
     if doubted and chosen.source == "auto":
-        chosen = Voi("auto", chosen.centre, chosen.width, chosen.function, None, True)
+        chosen = replace(chosen, is_low_confidence=True)
     return modality, chosen
 
 
@@ -383,6 +386,10 @@ def _without_header(
         return _pet_voi(header, shown)
     if kind == "NM":
         return _from_zero(shown, 99.5)
+    if kind == "CT" and is_hounsfield(header, modality):
+        preset = Voi("preset", 40.0, 400.0, "LINEAR")
+        if inside(shown, preset) >= _LEAST_INSIDE:
+            return preset
     smallest = number(header, "SmallestImagePixelValue")
     largest = number(header, "LargestImagePixelValue")
     is_plain = modality.table is None and modality.slope > 0
@@ -401,18 +408,8 @@ def _without_header(
         and kind in _IDENTITY_MODALITIES
     ):
         return Voi("identity")
-    if kind == "CT" and is_hounsfield(header, modality):
-        preset = Voi("preset", 40.0, 400.0, "LINEAR")
-        if inside(shown, preset) >= _LEAST_INSIDE:
-            return preset
     if kind in _PROJECTION:
-        chosen = auto_window(shown, 1.0, 99.0)
-        is_raw = text(header, "PresentationIntentType").upper() == "FOR PROCESSING"
-        return (
-            Voi("auto", chosen.centre, chosen.width, chosen.function, None, True)
-            if is_raw
-            else chosen
-        )
+        return auto_window(shown, 1.0, 99.0)
     return auto_window(shown, 0.5, 99.5)
 
 
@@ -432,11 +429,22 @@ def _from_zero(shown: type_values, high_percent: float) -> Voi:
     return Voi("auto", top / 2, top) if top > 0 and chosen.width > 1e-6 else chosen
 
 
-def is_processing_inverted(header: Dataset) -> bool:
-    """Tell whether a FOR PROCESSING projection is to be inverted (sign of intensity)."""
-    if text(header, "PresentationIntentType").upper() != "FOR PROCESSING":
-        return False
-    return integer(header, "PixelIntensityRelationshipSign") == 1
+def is_for_processing(header: Dataset) -> bool:
+    """Tell whether this is raw data of a projection, without a look of its own."""
+    intent = text(header, "PresentationIntentType").upper()
+    return intent == "FOR PROCESSING" and text(header, "Modality").upper() in _PROJECTION
+
+
+def is_processing_inverted(header: Dataset, otherwise: bool) -> bool:
+    """Tell whether raw data is to be inverted, so that what absorbs is bright.
+
+    References
+    ----------
+    Pixel Intensity Relationship Sign: 1 says that low values are little X-ray
+    (PS3.3 C.8.11.3.1.2).
+    """
+    sign = integer(header, "PixelIntensityRelationshipSign")
+    return otherwise if sign not in (1, -1) else sign == 1
 
 
 def finite(number_: float) -> float | None:

@@ -145,10 +145,10 @@ class FrameMapper:
         source = self._source
         header, layout = source.header, source.layout
         self._inverted = grayscale.is_inverted(header, layout.photometric_interpretation)
+        if grayscale.is_for_processing(header):
+            self._inverted = grayscale.is_processing_inverted(header, self._inverted)
         kind = text(header, "Modality").upper()
         if kind == "PT" and self._settings.pet_inverse:
-            self._inverted = not self._inverted
-        if grayscale.is_processing_inverted(header):
             self._inverted = not self._inverted
         if layout.bits_stored == 1:
             self._voi = Voi("identity", 0.5, 1.0, "LINEAR_EXACT")

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from ingester.derivatives import card, decoders, icon, kinds
+from ingester.derivatives import card, decoders, icc, icon, kinds
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.frames import FrameSource
 from ingester.derivatives.mapping import (
@@ -205,6 +205,7 @@ class ThumbnailMaker:
 def _made_of_pixels(
     source: FrameSource, image: Image.Image, frame: int, window: dict[str, type_json]
 ) -> Thumbnail:
+    image = icc.as_srgb(image, source.header)
     detail: dict[str, type_json] = {
         "rendering": "pixels",
         "frame": frame + 1,
