@@ -1,0 +1,112 @@
+"""What commands may ask of a site, whether a service runs on it or not.
+
+Each answer is a function of the open site and the question's arguments, run on the
+thread that owns the writer: by the service's loop for a question that came over the
+control socket, else by the command itself under the locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ingester.archive import Archive
+from ingester.control import Document, Refused
+from ingester.errors import Retry
+from ingester.index.writer import Writer
+from ingester.ingest.recovery import retry as send_back
+from ingester.model import Clock, Kind, Reason, moment
+from ingester.quarantine import discard, quarantined
+from ingester.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSite:
+    """What the answers work on; all of it belongs to the calling thread."""
+
+    spool: Spool
+    archive: Archive
+    writer: Writer
+    clock: Clock
+
+
+def retry(site: OpenSite, arguments: Document) -> Document:
+    """Send quarantined files back: `ids`, or all of them, or those of a `reason`."""
+    ids = _texts(arguments, "ids")
+    reason = arguments.get("reason")
+    if reason is not None and reason not in set(Reason):
+        raise Refused(f"there is no reason {reason}; the reasons are: {', '.join(Reason)}")
+    if arguments.get("all") or (reason is not None and not ids):
+        is_meant = _by_reason(reason)
+        ids = [told.arrival_id for _, told in quarantined(site.spool) if is_meant(told.reason)]
+    retried, failed = [], []
+    for arrival_id in ids:
+        try:
+            new_id = send_back(site.spool, site.writer, arrival_id, site.clock)
+        except Retry as error:
+            failed.append({"arrival_id": arrival_id, "message": str(error)})
+        else:
+            retried.append({"arrival_id": arrival_id, "retried_as": new_id})
+    return {"retried": retried, "failed": failed}
+
+
+def _by_reason(reason: object) -> Callable[[Reason], bool]:
+    """Return what `--all` means: not what is no DICOM, unless that is asked for."""
+    if reason is not None:
+        return lambda found: found == reason
+    return lambda found: found not in (Reason.NOT_DICOM, Reason.EMPTY)
+
+
+def resolve(site: OpenSite, arguments: Document) -> Document:
+    """Record a person's decision on quarantined files, conflicts, contradictions."""
+    ids = _texts(arguments, "ids")
+    decision: Literal["accept", "make-current", "discard"] = "accept"
+    if arguments.get("discard"):
+        decision = "discard"
+    elif arguments.get("make_current"):
+        decision = "make-current"
+    at = moment(site.clock.now())
+    settled = site.writer.resolve(
+        ids,
+        decision=decision,
+        at=at,
+        note=arguments.get("note"),
+        study_instance_uid=arguments.get("study"),
+    )
+    if decision == "discard":
+        # The row first: a crash in between leaves a file that nobody wants, and the
+        # audit stays balanced; the other order would lose a file without a decision.
+        for arrival_id in settled:
+            discard(site.spool, arrival_id)
+    return {"resolved": settled, "failed": [each for each in ids if each not in settled]}
+
+
+def derive(site: OpenSite, arguments: Document) -> Document:
+    """Have derivatives made again: `which` is missing, failed or all; perhaps one `kind`."""
+    which = arguments.get("which", "missing")
+    try:
+        kind = None if arguments.get("kind") is None else Kind(arguments["kind"])
+    except ValueError:
+        raise Refused("a derivative's kind is thumbnail or video") from None
+    forgotten = 0
+    if which in ("failed", "all"):
+        forgotten = site.writer.forget_derivatives(kind, which)
+    elif which != "missing":
+        raise Refused("say which derivatives: missing, failed or all")
+    return {"forgotten": forgotten}
+
+
+#: The questions that need nothing but the open site.
+ANSWERS: dict[str, Callable[[OpenSite, Document], Document]] = {
+    "retry": retry,
+    "resolve": resolve,
+    "derive": derive,
+}
+
+
+def _texts(arguments: Document, name: str) -> list[str]:
+    found: Sequence[object] = arguments.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise Refused(f"{name} must be a list of texts")
+    return [str(each) for each in found]

@@ -1,0 +1,97 @@
+"""The index at start: opened, or kept aside and made again from the archive.
+
+An index that is missing while the archive has objects, or damaged, is never silently
+created anew: the old files are renamed aside together and the archive is read back.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from ingester import durable
+from ingester.archive import Archive
+from ingester.config import Settings
+from ingester.index.connection import Corrupt, connect_reader, is_missing
+from ingester.index.writer import Writer
+from ingester.model import Clock
+
+log = logging.getLogger(__name__)
+
+_FILE_MODE = 0o640
+#: Told (done, total or None where nobody knows, note).
+Progress = Callable[[int, int | None, str], None]
+
+
+def open_index(
+    settings: Settings, archive: Archive, clock: Clock, *, progress: Progress | None = None
+) -> Writer:
+    """Open the index, making it again from the archive where that must be.
+
+    Raises
+    ------
+    Fatal : a database of somebody else, or of a newer version
+    Retry : the disk does not let us
+    """
+    path = settings.index.path
+    had_wal = _has_wal(path)
+    if is_missing(path) and archive.has_objects():
+        log.warning("the index %s is missing and is made again from the archive", path)
+        _rebuild(settings, clock, progress)
+    try:
+        return _opened(settings, check=had_wal)
+    except Corrupt as error:
+        log.error("%s It is kept aside and made again from the archive.", error)
+    _rebuild(settings, clock, progress)
+    return _opened(settings, check=False)
+
+
+def _opened(settings: Settings, *, check: bool) -> Writer:
+    writer = Writer.open(settings.index.path, columns=settings.index.columns, mode=_FILE_MODE)
+    if check:
+        # The last run did not end by itself: its log was replayed just now.
+        try:
+            _quick_check(settings.index.path)
+        except BaseException:
+            writer.close()
+            raise
+    return writer
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(path.name + "-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def _quick_check(path: Path) -> None:
+    connection = connect_reader(path)
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise Corrupt(f"The index {path} is damaged ({error}).") from error
+    finally:
+        connection.close()
+    if found != "ok":
+        raise Corrupt(f"The index {path} is damaged ({found}).")
+
+
+def snapshot(path: Path, target: Path) -> None:
+    """Put an ordinary copy of the index at *target*; may run beside the writer."""
+    from ingester.index.migrations import keep_copy
+
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
+    try:
+        keep_copy(connection, target, _FILE_MODE)
+    except OSError:
+        durable.unlink(target.with_name(f"{target.name}.part"))
+        raise
+    finally:
+        connection.close()
+
+
+def _rebuild(settings: Settings, clock: Clock, progress: Progress | None) -> None:
+    from ingester.check import rebuild
+
+    rebuild(settings.archive.path, settings.index.path, clock=clock, progress=progress)
