@@ -1,0 +1,351 @@
+"""Read a claimed file once, to its end, and say what it is.
+
+`prepare` is a pure function over the bytes of one file: it hashes them, walks their
+structure, reads the header, and copies them where a copy is needed.  It runs in a
+pool of processes (or on any `concurrent.futures.Executor`), so what it takes and
+returns is small and can be pickled.
+
+    lstat, open        never a link, never a FIFO, never blocking
+    lease              is anybody still writing?
+    read               hash, walk, header; the copy is written from the same bytes
+    fstat              did it change meanwhile?
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import logging
+import os
+import signal
+import stat as stat_module
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ingester import durable, settle
+from ingester.dicom import header, part10
+from ingester.dicom.elements import Limits as WalkLimits
+from ingester.dicom.sources import PAGE, File, Memory, Source
+from ingester.errors import Reject
+from ingester.model import (
+    Container,
+    ContainerKind,
+    FileIdentity,
+    Instance,
+    Prepared,
+    Reason,
+    Refusal,
+    WriterState,
+)
+from ingester.sniff import container_of, sniff
+
+__all__ = ["Limits", "PrepareRequest", "initialise", "prepare", "sniff"]
+
+#: Files up to this size are read whole (bytes); larger ones page by page.
+_WHOLE = 32 * 2**20
+
+#: A tail of so many zeros may be space that a writer reserved (bytes).
+_ZERO_TAIL = bytes(64 * 1024)
+
+#: The header becomes JSON by recursion, which must not reach Python's own limit.
+_DEEPEST = 128
+
+_PR_SET_PDEATHSIG = 1
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one file may ask of us (contract, section 6, `[limits]`)."""
+
+    object_bytes: int = 8 * 2**30
+    nesting: int = 64
+    elements: int = 500_000
+    header_bytes: int = 16 * 2**20
+    deflate_ratio: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareRequest:
+    """Which file to read, and how.
+
+    `intake` is "copy" where linking is impossible; `staging` is where the copy goes
+    and must not exist.  `is_received`: our own receivers' file, which nobody writes.
+    `character_set` and `issuer_of_patient_id` stand in where a file has none.
+    """
+
+    path: str
+    intake: Literal["auto", "link", "copy"]
+    staging: str
+    is_received: bool
+    character_set: str
+    issuer_of_patient_id: str
+    limits: Limits
+
+
+class _Reading(NamedTuple):
+    # What one pass over the bytes gave.
+    sha256: str
+    data_set_sha256: str | None
+    has_zero_tail: bool
+    staged: bool
+    is_whole: bool
+    found: Instance | Container | Refusal
+
+
+def prepare(request: PrepareRequest) -> Prepared:
+    """Read the file to its end and say what it is, and what its bytes are.
+
+    Where the file is no regular file or larger than an object may be it is not
+    read, and `sha256` is empty.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read or has vanished, or the copy cannot be written.
+    """
+    status = os.lstat(request.path)
+    if not stat_module.S_ISREG(status.st_mode):
+        return _unread(FileIdentity.of(status), _not_regular())
+    try:
+        descriptor = os.open(request.path, _FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # swapped since: a link, a socket
+            return _unread(FileIdentity.of(os.lstat(request.path)), _not_regular())
+        raise
+    try:
+        return _prepare_open(descriptor, request)
+    finally:
+        os.close(descriptor)
+
+
+def _prepare_open(descriptor: int, request: PrepareRequest) -> Prepared:
+    status = os.fstat(descriptor)
+    identity = FileIdentity.of(status)
+    if not identity.is_regular:
+        return _unread(identity, _not_regular())
+    writer = WriterState.FREE if request.is_received else settle.probe(descriptor)
+    if identity.size > request.limits.object_bytes:
+        return _unread(identity, _too_large(), writer)
+    is_copied = (
+        request.intake == "copy"
+        or identity.nlink > 1
+        or (request.intake == "auto" and writer is not WriterState.FREE)
+    )
+    staging = Path(request.staging) if is_copied else None
+    read = _read_whole if identity.size <= _WHOLE else _read_paged
+    reading = read(descriptor, identity.size, staging, request)
+    is_steady = reading.is_whole and FileIdentity.of(os.fstat(descriptor)) == identity
+    if reading.staged and not is_steady:
+        durable.unlink(Path(request.staging))
+    return Prepared(
+        identity=identity,
+        is_steady=is_steady,
+        writer=writer,
+        sha256=reading.sha256,
+        data_set_sha256=reading.data_set_sha256,
+        staged=reading.staged and is_steady,
+        has_zero_tail=reading.has_zero_tail,
+        found=reading.found,
+    )
+
+
+# -- reading -----------------------------------------------------------------------------
+
+
+def _read_whole(
+    descriptor: int, size: int, staging: Path | None, request: PrepareRequest
+) -> _Reading:
+    # One read; hash, walk and copy all see the same bytes.
+    content = os.read(descriptor, size + 1)
+    while len(content) < size:
+        more = os.read(descriptor, size + 1 - len(content))
+        if not more:
+            break
+        content += more
+    found, start = _examine(Memory(content), request)
+    sha256 = hashlib.sha256(content).hexdigest()
+    data_set_sha256 = None
+    if start is not None:
+        view = memoryview(content)[start:]
+        data_set_sha256 = hashlib.sha256(view).hexdigest() if start else sha256
+    is_whole = len(content) == size
+    staged = staging is not None and is_whole and isinstance(found, Instance)
+    if staged and staging is not None:
+        _write_copy(staging, content)
+    return _Reading(sha256, data_set_sha256, content.endswith(_ZERO_TAIL), staged, is_whole, found)
+
+
+def _write_copy(staging: Path, content: bytes) -> None:
+    copy = durable.create(staging, 0o640)
+    try:
+        durable.write(copy, content, staging)
+        durable.flush_file(copy, staging)
+    except BaseException:
+        durable.unlink(staging)
+        raise
+    finally:
+        os.close(copy)
+
+
+def _read_paged(
+    descriptor: int, size: int, staging: Path | None, request: PrepareRequest
+) -> _Reading:
+    # Constant memory: the walk (of few pages) finds where the data set begins, then
+    # everything is hashed and copied in one go.  A copy is walked once more itself:
+    # what counts is the bytes written.
+    source = File(descriptor, size)
+    found, start = _examine(source, request)
+    if not isinstance(found, Instance):
+        staging = None
+    copy = durable.create(staging, 0o640) if staging is not None else -1
+    try:
+        sha256, data_set_sha256, tail = _hash(descriptor, size, start, copy, staging)
+        is_whole = tail is not None
+        if staging is not None and is_whole:
+            durable.flush_file(copy, staging)
+            found, start_of_copy = _examine_copy(staging, size, request)
+            is_whole = start_of_copy == start and isinstance(found, Instance)
+    except BaseException:
+        if staging is not None:
+            durable.unlink(staging)
+        raise
+    finally:
+        if copy >= 0:
+            os.close(copy)
+    return _Reading(
+        sha256, data_set_sha256, tail == _ZERO_TAIL, staging is not None, is_whole, found
+    )
+
+
+def _hash(
+    descriptor: int, size: int, start: int | None, copy: int, staging: Path | None
+) -> tuple[str, str | None, bytes | None]:
+    # Returns both digests and the last 64 KiB, or None there where bytes are missing.
+    whole, data_set = hashlib.sha256(), hashlib.sha256()
+    buffer = bytearray(4 * PAGE)
+    view = memoryview(buffer)
+    tail = b""
+    position = 0
+    while position < size:
+        got = os.preadv(descriptor, [view[: min(len(buffer), size - position)]], position)
+        if not got:
+            return whole.hexdigest(), None, None
+        piece = view[:got]
+        whole.update(piece)
+        if start is not None and position + got > start:
+            data_set.update(piece[max(start - position, 0) :])
+        if staging is not None:
+            durable.write(copy, piece, staging)
+        tail = (tail + bytes(piece[-len(_ZERO_TAIL) :]))[-len(_ZERO_TAIL) :]
+        position += got
+    return whole.hexdigest(), data_set.hexdigest() if start is not None else None, tail
+
+
+def _examine_copy(
+    staging: Path, size: int, request: PrepareRequest
+) -> tuple[Instance | Container | Refusal, int | None]:
+    descriptor = os.open(staging, _FLAGS)
+    try:
+        return _examine(File(descriptor, size), request)
+    finally:
+        os.close(descriptor)
+
+
+# -- what the bytes are ------------------------------------------------------------------
+
+
+def _examine(
+    source: Source, request: PrepareRequest
+) -> tuple[Instance | Container | Refusal, int | None]:
+    # Returns what the file is, and where its data set begins if it is an instance.
+    if not source.size:
+        return Refusal(Reason.EMPTY, "The file is empty.", may_grow=True), None
+    window, _ = source.at(0, 512)
+    head = window[:512]
+    kind = sniff(head)
+    if kind in ("zip", "tar", "gzip"):
+        container = container_of(source, kind)
+        return (Container(container) if container else _not_dicom()), None
+    if not any(head) and _is_all_zeros(source):
+        return (
+            Refusal(Reason.INCOMPLETE, "The file holds nothing but zeros so far.", may_grow=True),
+            None,
+        )
+    try:
+        parsed = part10.read(source, _settings(request.limits))
+        if header.is_directory(parsed):
+            return Container(ContainerKind.DICOMDIR), None
+        instance = header.instance(
+            parsed,
+            character_set=request.character_set,
+            issuer_of_patient_id=request.issuer_of_patient_id,
+        )
+    except Reject as reject:
+        return reject.refusal, None
+    return instance, parsed.data_set_start
+
+
+def _settings(limits: Limits) -> part10.Settings:
+    return part10.Settings(
+        WalkLimits(min(limits.nesting, _DEEPEST), limits.elements, limits.header_bytes),
+        limits.deflate_ratio,
+        limits.object_bytes,
+    )
+
+
+def _is_all_zeros(source: Source) -> bool:
+    position = 0
+    while position < source.size:
+        window, base = source.at(position, PAGE)
+        if window.count(0) != len(window) or not window:
+            return False
+        position = base + len(window)
+    return True
+
+
+def _unread(
+    identity: FileIdentity, refusal: Refusal, writer: WriterState = WriterState.UNKNOWN
+) -> Prepared:
+    return Prepared(
+        identity=identity,
+        is_steady=True,
+        writer=writer,
+        sha256="",
+        data_set_sha256=None,
+        staged=False,
+        has_zero_tail=False,
+        found=refusal,
+    )
+
+
+def _not_regular() -> Refusal:
+    return Refusal(
+        Reason.NOT_A_REGULAR_FILE, "This is a link or a device, not a file with content."
+    )
+
+
+def _too_large() -> Refusal:
+    return Refusal(Reason.TOO_LARGE, "The file is larger than the configured limit allows.")
+
+
+def _not_dicom() -> Refusal:
+    return part10.not_dicom().refusal
+
+
+# -- processes of the pool ---------------------------------------------------------------
+
+
+def initialise() -> None:
+    """Make a fresh pool process ready: quiet, warm, and gone when its parent is."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the signal was armed
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle.ignore_lease_breaks()
+    warnings.simplefilter("ignore")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
