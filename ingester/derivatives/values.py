@@ -15,6 +15,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 #: What pydicom may raise when it converts a broken element on first access.
 BROKEN = (
@@ -49,7 +50,7 @@ def values(dataset: Dataset | None, keyword: str) -> list[Any]:
     found = value(dataset, keyword)
     if found is None or found == "" or found == b"":
         return []
-    if isinstance(found, MultiValue | list | tuple):
+    if isinstance(found, MultiValue | Sequence | list | tuple):
         return list(found)
     return [found]
 
