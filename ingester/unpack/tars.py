@@ -293,13 +293,14 @@ class _Gunzipped:
                 part = self._inflate.decompress(self._packed, most)
             except zlib.error:
                 raise _malformed("the packed bytes are damaged") from None
-            self._packed = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                self._begin_next_stream()
+            else:
+                self._packed = self._inflate.unconsumed_tail
             if part:
                 self._count(len(part))
                 return part
-            if self._inflate.eof:
-                self._begin_next_stream()
-            elif not self._packed:
+            if not self._packed and not self._is_at_end:
                 self._packed = self._read_packed()
                 if not self._packed:
                     raise _cut_short()
