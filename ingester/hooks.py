@@ -50,20 +50,24 @@ class _Running:
 
 
 class _Output(threading.Thread):
-    """Reads all that a hook writes, and keeps the beginning."""
+    """Reads all that a hook writes, keeps the beginning, and rings when it has ended."""
 
-    def __init__(self, descriptor: int, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], descriptor: int, on_end: Callable[[], None]
+    ) -> None:
         super().__init__(name="hook-output", daemon=True)
+        self._process = process
         self._descriptor = descriptor
         self._on_end = on_end
         self.beginning = b""
 
     def run(self) -> None:
-        """Read to the end, then ring the loop."""
+        """Read to the end, wait for the program's, then ring the loop."""
         while block := os.read(self._descriptor, 65536):
             room = _KEPT_OUTPUT - len(self.beginning)
             self.beginning += block[: max(room, 0)]
         os.close(self._descriptor)
+        self._process.wait()
         self._on_end()
 
 
@@ -162,7 +166,7 @@ class Hooks:
         finally:
             os.close(event)
             os.close(writer)
-        output = _Output(reader, self._on_end)
+        output = _Output(process, reader, self._on_end)
         output.start()
         self._running.append(_Running(call, process, output, now + self._timeout))
 
