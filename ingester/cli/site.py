@@ -6,6 +6,7 @@ work anywhere.
 
 from __future__ import annotations
 
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ class Site:
 
         return find(self._config)
 
+    @property
+    def command(self) -> str:
+        """Return how this site is asked again: `ingester`, with --config where needed."""
+        return f"ingester --config {shlex.quote(self._config)}" if self._config else "ingester"
+
     @cached_property
     def settings(self) -> Settings:
         """Return the settings, read at the first use; raises `Fatal`."""
@@ -42,3 +48,9 @@ class Site:
         if not self.settings.archive.path.is_dir():
             return None
         return control.ask(self.settings.archive.path, command, timeout=None, **arguments)
+
+    def perform(self, command: str, **arguments: type_json) -> dict[str, type_json]:
+        """Ask the running service, else do it here under the locks."""
+        from ingester import service
+
+        return service.perform(self.settings, command, **arguments)

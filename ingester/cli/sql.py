@@ -6,7 +6,8 @@ import csv
 import io
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.reading import open_index
 from ingester.cli.site import Site
 from ingester.errors import Fatal
+from ingester.index.readers import Reader
 
 _MOST_ROWS_SHOWN = 1000
 _LONGEST_CELL = 200
@@ -43,20 +45,20 @@ def sql(site: Site, query: str | None, as_csv: bool, as_json: bool) -> None:
     """
     if as_csv and as_json:
         raise click.UsageError("choose --csv or --json, not both")
-    with open_index(site.settings) as connection:
+    with open_index(site.settings) as index:
         if query is None and sys.stdin.isatty():
-            _list_tables(connection)
+            _list_tables(index)
             return
+        columns, found = index.query(query if query is not None else sys.stdin.read())
+        names = _unique(columns)
         try:
-            cursor = connection.execute(query if query is not None else sys.stdin.read())
-            names = _unique([column[0] for column in cursor.description or ()])
             if as_json:
-                screen.answer_json([dict(zip(names, row, strict=True)) for row in cursor])
+                screen.answer_json([dict(zip(names, row, strict=True)) for row in found])
             elif as_csv:
-                _print_csv(names, cursor)
+                _print_csv(names, found)
             else:
-                _print_table(names, cursor)
-        except (sqlite3.Error, sqlite3.Warning) as error:
+                _print_table(names, found)
+        except sqlite3.Error as error:
             raise Fatal(f"SQL: {error}") from None
 
 
@@ -70,12 +72,12 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _print_table(names: Sequence[str], cursor: sqlite3.Cursor) -> None:
+def _print_table(names: Sequence[str], found: Iterator[tuple[Any, ...]]) -> None:
     if not names:
         return
-    rows = cursor.fetchmany(_MOST_ROWS_SHOWN)
-    screen.table(names, ([_short(value) for value in row] for row in rows))
-    if cursor.fetchone() is not None:
+    shown = list(islice(found, _MOST_ROWS_SHOWN))
+    screen.table(names, [[_short(value) for value in row] for row in shown])
+    if next(found, None) is not None:
         screen.say(
             f"only the first {_MOST_ROWS_SHOWN:,} rows are shown; --csv and --json print all"
         )
@@ -116,13 +118,10 @@ def defused(value: Any) -> Any:
     return value
 
 
-def _list_tables(connection: sqlite3.Connection) -> None:
-    names = connection.execute(
+def _list_tables(index: Reader) -> None:
+    for row in index.rows(
         "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
         " AND name NOT LIKE 'sqlite%' ORDER BY type, name"
-    ).fetchall()
-    for name, kind in names:
-        columns = [
-            row[0] for row in connection.execute(f'SELECT * FROM "{name}" LIMIT 0').description
-        ]
-        screen.answer(f"{kind} {name}: {', '.join(columns)}")
+    ):
+        columns, _ = index.query(f'SELECT * FROM "{row["name"]}" LIMIT 0')
+        screen.answer(f"{row['type']} {row['name']}: {', '.join(columns)}")
