@@ -111,9 +111,9 @@ class ScpReceiver:
         """Bind and start the processes; where that fails, `poll` tries again."""
         try:
             tls_context(self.settings)  # a mistake shows here, not in a dying child
-            self._listener = _listen(self.settings.host, self.settings.port)
+            self._listener = listen(self.settings.host, self.settings.port)
         except OSError as error:
-            self._pause = _longer(self._pause)
+            self._pause = longer_pause(self._pause)
             self._start_at = self._monotonic() + self._pause
             self.state.is_up = False
             self.state.message = _explained(error, self.settings)
@@ -195,6 +195,10 @@ class ScpReceiver:
             self._sweep()
         return self._sum_up()
 
+    def process_ids(self) -> list[int]:
+        """Return the ids of the living processes."""
+        return [each.process.pid for each in self._children if each.process is not None]
+
     def next_poll_in(self) -> float:
         """Return the seconds until `poll` has something to do by itself."""
         now = self._monotonic()
@@ -220,8 +224,7 @@ class ScpReceiver:
 
     def _put_off(self, child: _Child) -> None:
         now = self._monotonic()
-        has_settled = now - child.started_at > _SETTLED_SECONDS
-        child.pause = _FIRST_PAUSE if has_settled else _longer(child.pause)
+        child.pause = longer_pause(0.0 if is_settled(child.started_at, now) else child.pause)
         child.start_at = now + child.pause
 
     def _bury(self, child: _Child) -> None:
@@ -299,7 +302,7 @@ class ScpReceiver:
         self.state.message = "stopped"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Bind and listen; `::` takes IPv4 as well."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
@@ -337,8 +340,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *([others] if others else [])])}
 
 
-def _longer(pause: float) -> float:
+def longer_pause(pause: float) -> float:
+    """Return the pause before the next try, in seconds: 1, 2, 4 … 60."""
     return min(max(_FIRST_PAUSE, pause * 2), _LONGEST_PAUSE)
+
+
+def is_settled(started_at: float, now: float) -> bool:
+    """Whether what was started then has run long enough to be trusted."""
+    return now - started_at > _SETTLED_SECONDS
 
 
 def _mtime(entry: os.DirEntry[str]) -> float:

@@ -36,6 +36,7 @@ MAX_ASSOCIATE_BYTES = 2**20
 SLOWEST = 16384
 
 _CHUNK = 256 * 1024
+_MOST_DRAINED = 4 * 2**20
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -157,15 +158,18 @@ class Link:
         """Wait until the peer closes, at most *patience* seconds (ARTIM timer).
 
         Closing with unread bytes would reset the connection, and the peer might
-        lose our last word.
+        lose our last word; one that goes on sending for ever may.
         """
         deadline = time.monotonic() + patience
+        unread = _MOST_DRAINED
         try:
-            self.socket.shutdown(socket.SHUT_WR)
-            while (left := deadline - time.monotonic()) > 0:
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0 and unread > 0:
                 self.socket.settimeout(left)
-                if not self.socket.recv(_CHUNK):
+                count = len(self.socket.recv(_CHUNK))
+                if not count:
                     return
+                unread -= count
         except OSError:
             return  # gone already
 

@@ -112,4 +112,5 @@ def associate() -> Iterator[Callable[..., Association]]:
     for each in made:
         if each.is_established:
             each.release()
-        each.join(10)
+        if each.ident is not None:
+            each.join(10)

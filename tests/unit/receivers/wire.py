@@ -51,9 +51,7 @@ def p_data(*values: tuple[int, int, bytes]) -> bytes:
     return struct.pack(">BBL", 4, 0, len(body)) + body
 
 
-def store_rq(
-    sop_instance: bytes = b"1.2.3\0", *, field: int = 1, data_set_type: int = 0
-) -> bytes:
+def store_rq(sop_instance: bytes = b"1.2.3\0", *, field: int = 1, data_set_type: int = 0) -> bytes:
     def element(number: int, value: bytes) -> bytes:
         return struct.pack("<HHL", 0, number, len(value)) + value
 
