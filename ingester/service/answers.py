@@ -8,15 +8,18 @@ control socket, else by the command itself under the locks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from ingester.archive import Archive
+from ingester.check.findings import Finding, FindingKind
+from ingester.check.repair import repair as mend
 from ingester.control import Document, Refused
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest.recovery import retry as send_back
-from ingester.model import Clock, Kind, Reason, moment
+from ingester.model import Clock, Kind, Reason, moment, type_json
 from ingester.quarantine import discard, quarantined
 from ingester.spool import Spool
 
@@ -97,11 +100,35 @@ def derive(site: OpenSite, arguments: Document) -> Document:
     return {"forgotten": forgotten}
 
 
+def repair(site: OpenSite, arguments: Document) -> Document:
+    """Mend the `findings` of a check: a list of objects with kind, path and message."""
+    findings = [_finding(each) for each in arguments.get("findings") or []]
+    told = mend(findings, site.archive.root, site.writer, spool=site.spool.root)
+    return {
+        "mended": [asdict(finding) for finding in told.mended],
+        "left": [asdict(finding) for finding in told.left],
+    }
+
+
+def _finding(told: type_json) -> Finding:
+    """Read a finding; its path may not lead out of the site."""
+    try:
+        found = Finding(FindingKind(told["kind"]), str(told["path"]), str(told["message"]))
+    except (TypeError, KeyError, ValueError):
+        raise Refused("a finding has a kind, a path and a message") from None
+    if PurePosixPath(found.path).is_absolute() or ".." in PurePosixPath(found.path).parts:
+        raise Refused("the path of a finding lies in the archive or in the spool")
+    if found.kind is FindingKind.LEFTOVER and not found.path.startswith(".staging/"):
+        raise Refused("leftovers lie in the archive's .staging")
+    return found
+
+
 #: The questions that need nothing but the open site.
 ANSWERS: dict[str, Callable[[OpenSite, Document], Document]] = {
     "retry": retry,
     "resolve": resolve,
     "derive": derive,
+    "repair": repair,
 }
 
 
