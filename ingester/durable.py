@@ -20,7 +20,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,9 +182,18 @@ def write_file(path: Path, data: bytes, mode: int) -> None:
         os.close(descriptor)
 
 
+def unfinished(path: Path) -> Path:
+    """Return where `replace_file` writes before the file gets its name."""
+    return path.with_name(f".{path.name}.new")
+
+
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Put *data* under *path* as a whole or not at all, durably."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Put *data* under *path* as a whole or not at all, durably.
+
+    One writer per path: what an interrupted earlier call left beside it is removed.
+    """
+    aside = unfinished(path)
+    unlink(aside)
     try:
         write_file(aside, data, mode)
         replace(aside, path)

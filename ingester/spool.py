@@ -348,6 +348,7 @@ class Spool:
     def release(self, claim: Claim) -> None:
         """Forget a claimed file: its bytes and its row are durable elsewhere."""
         durable.unlink(claim.path)
+        durable.unlink(durable.unfinished(claim.folder / REASON))
         if (claim.folder / "members").exists():
             remove_tree(claim.folder / "members")
         self._let_go_of(claim.folder, claim.path.parent)

@@ -116,8 +116,11 @@ class Line:
 
     def wait(self, timeout: float) -> None:
         """Wait until the head's answer is there, for at most *timeout* seconds."""
-        if self._line and self._line[0].future is not None:
-            wait([self._line[0].future], timeout)
+        head = self.head
+        if isinstance(head, Chunk) and head.future is not None:
+            wait([head.future], timeout)
+        elif isinstance(head, Unpacking) and head.future is not None:
+            wait([head.future], timeout)
 
     def submit(self) -> None:
         """Ask the pool for everything in the line that may be read by now.

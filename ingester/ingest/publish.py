@@ -183,7 +183,7 @@ class Publisher:
         if verdict.outcome is not Outcome.DUPLICATE:
             self._place(entry, instance, prepared, verdict, other)
             return
-        detail = {"duplicate_of": other.path}
+        detail: dict[str, object] = {"duplicate_of": other.path}
         if self._archive.size_of(other.path) != other.size_bytes:
             if prepared.sha256 != other.sha256:
                 # The stored file is gone or damaged and these are other bytes with the

@@ -40,8 +40,10 @@ def fill(site: Site) -> None:
     drop(spool / "h-nostudy.dcm", instance(4, StudyInstanceUID=None))
     with zipfile.ZipFile(spool / "i.zip", "w") as archive:
         for number in (1, 2):
-            archive.writestr(f"IMAGES/{number}", encoded(instance(5, 1, 1, number)))
-        archive.writestr("viewer.exe", b"MZ" + bytes(300))
+            archive.writestr(
+                zipfile.ZipInfo(f"IMAGES/{number}"), encoded(instance(5, 1, 1, number))
+            )
+        archive.writestr(zipfile.ZipInfo("viewer.exe"), b"MZ" + bytes(300))
 
 
 def state(site: Site) -> dict[str, Any]:
