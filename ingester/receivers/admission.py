@@ -200,6 +200,7 @@ class Room:
         self._level = 0.0  # free space as a multiple of what must be free
         self._is_short = False
         self._failures: Sequence[float] = ()
+        self._told: str | None = None
         self.trouble: str | None = None
 
     def has_room(self) -> bool:
@@ -207,6 +208,14 @@ class Room:
         with self._lock:
             self._ask()
             return self.trouble is None
+
+    def trouble_has_changed(self) -> bool:
+        """Whether `trouble` is another than when this was asked last."""
+        with self._lock:
+            self._ask()
+            has_changed = self.trouble != self._told
+            self._told = self.trouble
+            return has_changed
 
     def is_critical(self) -> bool:
         """Whether even what is being received now should rather stop."""

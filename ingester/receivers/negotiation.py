@@ -1,21 +1,22 @@
 """What the peer proposes, and what we accept of it.
 
-pynetdicom reads the A-ASSOCIATE-RQ and writes the A-ASSOCIATE-AC (its codec classes
-are documented and stable); what is accepted is decided here: C-ECHO and every
-storage SOP class, private and unknown ones too, in the transfer syntax the sender
-prefers, because an archive stores what comes.  AE titles are read from the PDU by
-ourselves: pynetdicom refuses those with characters that DICOM does not allow but
-that modalities send.
+Accepted is C-ECHO and every storage SOP class, private and unknown ones too, in the
+transfer syntax the sender prefers, because an archive stores what comes.
+
+The request is read here, item by item: it comes from anybody, PS3.8 wants unknown
+items skipped, and AE titles come with characters that DICOM does not allow; pynetdicom
+gives all of these up.  The answer is ours alone, and pynetdicom writes it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_AC
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -26,7 +27,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext
 
 from ingester import __version__
-from ingester.receivers.upper_layer import ASSOCIATE_RQ, ProtocolError, pdu
+from ingester.receivers.upper_layer import ProtocolError
 
 #: Ours, made from a UUID (PS3.5 annex B.2).
 IMPLEMENTATION_CLASS_UID = "2.25.222857007000333572310830020954945182313"
@@ -39,7 +40,17 @@ ACCEPTED = 0
 ABSTRACT_SYNTAX_REFUSED = 3
 TRANSFER_SYNTAXES_REFUSED = 4
 
-_TITLES = slice(4, 36)  # in the PDU's body: called, then calling, 16 bytes each
+# Item types of PS3.8 section 9.3.2 and PS3.7 annex D.3.3
+_APPLICATION_CONTEXT_ITEM = 0x10
+_PRESENTATION_CONTEXT_ITEM = 0x20
+_ABSTRACT_SYNTAX_ITEM = 0x30
+_TRANSFER_SYNTAX_ITEM = 0x40
+_USER_INFORMATION_ITEM = 0x50
+_MAXIMUM_LENGTH_ITEM = 0x51
+_ROLE_SELECTION_ITEM = 0x54
+
+_FIXED = 68  # version, two AE titles and reserved bytes before the items
+_MOST_CONTEXTS = 128
 _NOT_AN_OBJECT = ("1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2")
 _UID = re.compile(r"[0-9]([0-9.]{0,62}[0-9])?", re.ASCII)
 
@@ -96,73 +107,85 @@ def preferred(transfer_syntaxes: Sequence[str]) -> str | None:
     return order[0]
 
 
-def read_proposal(body: memoryview, other_services: frozenset[str] = frozenset()) -> Proposal:
-    """Read an A-ASSOCIATE-RQ and judge its presentation contexts.
-
-    Parameters
-    ----------
-    body : the PDU without its header
-    other_services : abstract syntaxes that are accepted besides (storage commitment)
+def read_proposal(body: memoryview) -> Proposal:
+    """Read an A-ASSOCIATE-RQ (the PDU without its header) and judge its contexts.
 
     Raises
     ------
     ProtocolError : it cannot be read
     """
-    if len(body) < 68:
+    if len(body) < _FIXED:
         raise ProtocolError("association request cut short", reason=6)
-    titles = bytes(body[_TITLES])
-    request = A_ASSOCIATE_RQ()
-    plain = bytearray(body)
-    plain[_TITLES] = b"PEER".ljust(16) * 2
-    try:
-        request.decode(pdu(ASSOCIATE_RQ, bytes(plain)))
-        primitive = request.to_primitive()
-        offered = primitive.presentation_context_definition_list
-        contexts = tuple(_judge(context, other_services) for context in offered)
-        roles = tuple(_roles(primitive, contexts))
-        max_pdu = primitive.maximum_length_received or 0
-    except Exception as error:  # pynetdicom raises whatever it trips over
-        raise ProtocolError("association request malformed", reason=6) from error
+    version, called, calling = struct.unpack_from(">H2x16s16s", body)
+    application_context = ""
+    contexts: list[Context] = []
+    max_pdu = 0
+    roles: dict[str, bool] = {}
+    for kind, value in _items(body[_FIXED:]):
+        if kind == _APPLICATION_CONTEXT_ITEM:
+            application_context = _text(value)
+        elif kind == _PRESENTATION_CONTEXT_ITEM:
+            contexts.append(_read_context(value))
+        elif kind == _USER_INFORMATION_ITEM:
+            for inner, each in _items(value):
+                if inner == _MAXIMUM_LENGTH_ITEM and len(each) == 4:
+                    max_pdu = int.from_bytes(each, "big")
+                elif inner == _ROLE_SELECTION_ITEM:
+                    roles.update(_read_role(each))
+    if not 1 <= len(contexts) <= _MOST_CONTEXTS:
+        raise ProtocolError("association request with too few or too many contexts", reason=6)
+    accepted = {each.abstract_syntax for each in contexts if each.result == ACCEPTED}
     return Proposal(
-        called_ae_title=_title(titles[:16]),
-        calling_ae_title=_title(titles[16:]),
-        protocol_version=int.from_bytes(body[:2], "big"),
-        application_context=str(primitive.application_context_name or ""),
+        called_ae_title=_text(called),
+        calling_ae_title=_text(calling),
+        protocol_version=version,
+        application_context=application_context,
         max_pdu=max_pdu,
-        contexts=contexts,
-        roles=roles,
-        raw_titles=titles,
+        contexts=tuple(contexts),
+        # The peer may be SCU where it asks to be; we are SCP, so it is not.
+        roles=tuple((uid, is_scu, False) for uid, is_scu in roles.items() if uid in accepted),
+        raw_titles=called + calling,
     )
 
 
-def _title(raw: bytes) -> str:
-    return raw.decode("latin-1").strip(" \0")
+def _items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Take items apart: one byte type, one reserved, two bytes length, value."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 4:
+            raise ProtocolError("association request malformed", reason=6)
+        kind, length = struct.unpack_from(">BxH", data, at)
+        if length > len(data) - at - 4:
+            raise ProtocolError("association request malformed", reason=6)
+        yield kind, data[at + 4 : at + 4 + length]
+        at += 4 + length
 
 
-def _judge(offered: PresentationContext, other_services: frozenset[str]) -> Context:
-    abstract_syntax = str(offered.abstract_syntax or "")
-    syntaxes = [str(each) for each in offered.transfer_syntax]
+def _text(raw: bytes | memoryview) -> str:
+    return bytes(raw).decode("latin-1").strip(" \0")
+
+
+def _read_context(value: memoryview) -> Context:
+    """Read and judge one presentation context."""
+    if len(value) < 4 or not value[0] % 2:
+        raise ProtocolError("presentation context malformed", reason=6)
+    items = list(_items(value[4:]))
+    abstract = next((_text(each) for kind, each in items if kind == _ABSTRACT_SYNTAX_ITEM), "")
+    syntaxes = [_text(each) for kind, each in items if kind == _TRANSFER_SYNTAX_ITEM]
     chosen = preferred(syntaxes)
-    if abstract_syntax == VERIFICATION or abstract_syntax in other_services:
-        plain = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
-        chosen = next((str(each) for each in plain if each in syntaxes), None)
-        result = ACCEPTED if chosen else TRANSFER_SYNTAXES_REFUSED
-    elif is_storage(abstract_syntax):
-        result = ACCEPTED if chosen else TRANSFER_SYNTAXES_REFUSED
-    else:
+    if abstract != VERIFICATION and not is_storage(abstract):
         result = ABSTRACT_SYNTAX_REFUSED
-    spare = chosen or str(ImplicitVRLittleEndian)
-    return Context(int(offered.context_id or 0), abstract_syntax, spare, result)
+    else:
+        result = ACCEPTED if chosen else TRANSFER_SYNTAXES_REFUSED
+    return Context(value[0], abstract, chosen or str(ImplicitVRLittleEndian), result)
 
 
-def _roles(primitive: A_ASSOCIATE, contexts: Sequence[Context]) -> list[tuple[str, bool, bool]]:
-    """Answer role selection: the peer may be SCU; we are SCP and nothing else."""
-    accepted = {each.abstract_syntax for each in contexts if each.result == ACCEPTED}
-    return [
-        (str(item.sop_class_uid), bool(item.scu_role), False)
-        for item in primitive.user_information
-        if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid in accepted
-    ]
+def _read_role(value: memoryview) -> dict[str, bool]:
+    """Read a role selection: the SOP class, and whether the peer would be its SCU."""
+    length = int.from_bytes(value[:2], "big")
+    if len(value) != length + 4:
+        raise ProtocolError("role selection malformed", reason=6)
+    return {_text(value[2 : 2 + length]): bool(value[2 + length])}
 
 
 def acceptance(proposal: Proposal, max_pdu: int) -> bytes:

@@ -30,7 +30,7 @@ from ingester.receivers.association import Association, House
 from ingester.receivers.flusher import FolderFlusher
 from ingester.receivers.landing import Shelf
 from ingester.receivers.settings import ScpSettings
-from ingester.receivers.tally import Tally
+from ingester.receivers.tally import Tally, log_through
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ class Server:
             if self._listener.fileno() in ready and not self._accept():
                 # No descriptor or thread to be had: breathe, others accept meanwhile.
                 select.select([], [], [], _BREATH_SECONDS)
+            if self._room.trouble_has_changed():
+                self._is_changed.set()
             now = time.monotonic()
             if self._is_changed.is_set() and now - reported_at >= _REPORT_SECONDS:
                 reported_at = now
@@ -202,7 +204,6 @@ class Server:
     def _report(self) -> None:
         """Write one line; a full pipe drops it, the next line tells the same."""
         self._is_changed.clear()
-        self._room.has_room()
         try:
             os.write(self._reports, self._tally.line(self._room.trouble or ""))
         except BlockingIOError:
@@ -232,7 +233,6 @@ def run_scp(
     reports: int,
 ) -> None:
     """Serve associations until SIGTERM: the whole life of a receiving process."""
-    os.set_blocking(reports, False)
     server = Server(settings, listener, spool, census, reports)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -259,10 +259,9 @@ def main() -> None:
     die_with(parent)
     # Ctrl-C reaches the whole group; when to stop is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("pynetdicom", "pydicom"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     settings = ScpSettings.from_json(sys.stdin.read())
+    os.set_blocking(reports, False)
+    log_through(reports, settings.log_level)
     run_scp(
         settings,
         socket.socket(fileno=listener),

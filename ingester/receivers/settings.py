@@ -10,8 +10,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-MIB = 2**20
-
 
 @dataclass(frozen=True, slots=True)
 class ScpSettings:
@@ -42,6 +40,7 @@ class ScpSettings:
     tls_key: str = ""
     tls_client_ca: str = ""
     tls_require_client_certificate: bool = False
+    log_level: int = 30  # of `logging`: WARNING
 
     def to_json(self) -> str:
         """Return the settings as JSON, for the child's standard input."""

@@ -32,7 +32,7 @@ from ingester.receivers.admission import Census
 from ingester.receivers.landing import RECEIVING
 from ingester.receivers.scp import tls_context
 from ingester.receivers.settings import ScpSettings
-from ingester.receivers.tally import Figures
+from ingester.receivers.tally import Figures, relog
 
 _log = logging.getLogger(__name__)
 
@@ -324,10 +324,12 @@ def _explained(error: OSError, settings: ScpSettings) -> str:
 
 
 def _figures(line: bytes) -> Figures | None:
-    """Read a report; None where a dying process has left half a line."""
+    """Read a report; None for a log record, or half a line of a dying process."""
     try:
         values = json.loads(line)
     except ValueError:
+        return None
+    if not isinstance(values, dict) or relog(values):
         return None
     known = {each.name for each in fields(Figures)}
     return Figures(**{name: value for name, value in values.items() if name in known})

@@ -2,12 +2,15 @@
 
 Threads count; the main thread of the process writes, at most every 20 ms, a line
 with all figures (not with changes: a line that does not fit into a full pipe is
-dropped, and the next one tells the same).
+dropped, and the next one tells the same).  Log records take the same way, so that
+the service writes them in its own format to its own place.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -74,3 +77,46 @@ class Tally:
         with self._lock:
             self._figures.trouble = trouble
             return json.dumps(asdict(self._figures)).encode() + b"\n"
+
+
+class _Handler(logging.Handler):
+    """Writes each log record as one line to the parent's pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.setFormatter(logging.Formatter())  # message, then traceback if any
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; where the pipe is full or gone it is lost."""
+        message = self.format(record)[:_LONGEST_MESSAGE]
+        line = {"log": record.name, "level": record.levelno, "message": message}
+        try:
+            os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+        except OSError:
+            return
+
+
+#: A line up to 4096 bytes is written whole or not at all (PIPE_BUF), JSON escapes included.
+_LONGEST_MESSAGE = 2500
+
+
+def log_through(descriptor: int, level: int) -> None:
+    """Send this process's log records to the parent; silence the libraries'.
+
+    pynetdicom and pydicom put values of headers into theirs.
+    """
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(descriptor)]
+    root.setLevel(level)
+    for name in ("pynetdicom", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def relog(line: dict[str, object]) -> bool:
+    """Log, in the parent, what a child has logged; False where it is no log record."""
+    name, level, message = line.get("log"), line.get("level"), line.get("message")
+    if not (isinstance(name, str) and isinstance(level, int) and isinstance(message, str)):
+        return False
+    logging.getLogger(name).log(level, "%s", message)
+    return True

@@ -36,6 +36,8 @@ MAX_ASSOCIATE_BYTES = 2**20
 SLOWEST = 16384
 
 _CHUNK = 256 * 1024
+#: Some senders do not count the headers inside the PDU.
+_TOLERANCE = 64
 _MOST_DRAINED = 4 * 2**20
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -113,7 +115,7 @@ class Link:
     def _cap(self, kind: int) -> int:
         if kind in (ASSOCIATE_RQ, ASSOCIATE_AC):
             return MAX_ASSOCIATE_BYTES
-        return self.max_pdu if kind == P_DATA else 64
+        return self.max_pdu + _TOLERANCE if kind == P_DATA else 64
 
     def _fill(self, length: int, deadline: float) -> None:
         """Wait until *length* unread bytes are in the buffer."""

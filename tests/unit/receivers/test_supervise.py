@@ -211,3 +211,17 @@ def test_leftovers_of_the_dead_are_swept(watch: Callable[..., Watched]) -> None:
     watched.ahead += 6
     watched.receiver.poll()
     assert sorted(os.listdir(folder)) == sorted([young, other])
+
+
+def test_what_a_child_logs_is_logged_here_without_patient_data(
+    watch: Callable[..., Watched], caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = watch()
+    with Raw(watched.port) as peer:
+        peer.associate()
+        name = b"\x10\0\x10\0PN\x0e\0Mustermann^Max"
+        peer.send(p_data((1, 3, store_rq(b"1.2.4\0")), (1, 2, OBJECT + name)))
+        assert peer.status() == 0xA900
+    watched.until(lambda: watched.receiver.state.failed_objects == 1)
+    watched.until(lambda: "status A900" in caplog.text)
+    assert "Mustermann" not in caplog.text
