@@ -11,9 +11,10 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from ingester import durable
 from ingester.index.writer import Writer
@@ -116,11 +117,9 @@ class Line:
 
     def wait(self, timeout: float) -> None:
         """Wait until the head's answer is there, for at most *timeout* seconds."""
-        head = self.head
-        if isinstance(head, Chunk) and head.future is not None:
-            wait([head.future], timeout)
-        elif isinstance(head, Unpacking) and head.future is not None:
-            wait([head.future], timeout)
+        future: Future[Any] | None = self._line[0].future if self._line else None
+        if future is not None:
+            wait([future], timeout)
 
     def submit(self) -> None:
         """Ask the pool for everything in the line that may be read by now.
