@@ -16,11 +16,9 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -31,8 +29,10 @@ from PIL import Image, ImageFile
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner, get_decoder
 
+from ingester.derivatives import plain
 from ingester.derivatives.codestream import Codestream, Family, parse
 from ingester.derivatives.errors import DecodeError
+from ingester.derivatives.layout import Decoded, Layout, frame_bytes
 from ingester.model import DerivativeReason
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     HTJ2K_LOSSLESS: ("imagecodecs", "pylibjpeg"),
     HTJ2K_RPCL: ("imagecodecs", "pylibjpeg"),
     HTJ2K: ("imagecodecs", "pylibjpeg"),
-    RLE: ("pylibjpeg", "pydicom", "imagecodecs"),
+    RLE: ("pylibjpeg", "pydicom", "segments"),
     DEFLATED_FRAME: ("zlib",),
     ENCAPSULATED_UNCOMPRESSED: ("copy",),
     **dict.fromkeys(JPEG_XL, ("imagecodecs",)),
@@ -101,41 +101,6 @@ DECODER_DEPENDENCIES = dict.fromkeys(
     ),
     ("imagecodecs",),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the header says of a frame's samples."""
-
-    rows: int
-    columns: int
-    samples: int
-    bits_allocated: int
-    bits_stored: int
-    is_signed: bool
-    photometric_interpretation: str
-    planar_configuration: int = 0
-    high_bit: int | None = None
-
-
-def frame_bytes(layout: Layout) -> int:
-    """Return the bytes of one native frame."""
-    bits = layout.rows * layout.columns * layout.samples * layout.bits_allocated
-    return (bits + 7) // 8
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Samples as (rows, columns) or (rows, columns, samples), and what they mean.
-
-    `layout` is corrected by what the codestream says; `is_partial` says that the
-    codestream was cut short and the rest is made up.
-    """
-
-    samples: NDArray[Any]
-    layout: Layout
-    decoder: str
-    is_partial: bool = False
 
 
 def is_available(uid: str) -> bool:
@@ -206,22 +171,30 @@ def decode(data: bytes, syntax: str, layout: Layout) -> Decoded:
     if stream is None and 0 <= len(data) - frame_bytes(layout) <= 1:
         syntax = ENCAPSULATED_UNCOMPRESSED  # said to be compressed, but it is not
     if syntax in (DEFLATED_FRAME, ENCAPSULATED_UNCOMPRESSED):
-        return _decode_plain(data, syntax, layout)
+        return plain.native(data, layout, is_deflated=syntax == DEFLATED_FRAME)
     if stream is not None and stream.family is not Family.JPEG_XL:
         layout = _corrected(layout, stream)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in order:
             try:
-                return _decode_by(name, data, syntax, layout, stream)
+                found = _decode_by(name, data, syntax, layout, stream)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - decoders raise anything; the next is asked
                 logger.debug("decoder %s refused a frame: %s", name, type(error).__name__)
+            else:
+                # Some decoders fill up a JPEG that was cut short without a word.
+                is_cut = name != "pillow" and _lacks_end(data, stream)
+                return replace(found, is_partial=found.is_partial or is_cut)
         salvaged = _salvage(data, layout, stream)
     if salvaged is None:
         raise DecodeError(DerivativeReason.CORRUPT_PIXELS, "no decoder could read the frame")
     return salvaged
+
+
+def _lacks_end(data: bytes, stream: Codestream | None) -> bool:
+    return stream is not None and stream.family is Family.JPEG and b"\xff\xd9" not in data[-64:]
 
 
 def _corrected(layout: Layout, stream: Codestream) -> Layout:
@@ -251,8 +224,8 @@ def _decode_by(
             return _decode_by_pillow(data, layout, stream)
         if stream.precision > 8 and name != "imagecodecs":
             raise ValueError("only imagecodecs reads 12-bit JPEG")
-    if syntax == RLE and name == "imagecodecs":
-        return _decode_rle(data, layout)
+    if name == "segments":
+        return plain.run_lengths(data, layout)
     decoder = get_decoder(syntax)
     if name not in decoder.available_plugins:
         raise LookupError(f"{name} is not installed")
@@ -340,52 +313,6 @@ def _shaped(samples: NDArray[Any], layout: Layout, decoder: str) -> Decoded:
         photometric_interpretation=colour,
     )
     return Decoded(samples, changed, decoder)
-
-
-def _decode_plain(data: bytes, syntax: str, layout: Layout) -> Decoded:
-    """Decode a frame that is native inside: deflated on its own, or merely wrapped."""
-    length = frame_bytes(layout)
-    name = "copy"
-    if syntax == DEFLATED_FRAME:
-        name = "zlib"
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            data = inflater.decompress(data, length + 1)
-        except zlib.error as error:
-            raise DecodeError(
-                DerivativeReason.CORRUPT_PIXELS, "the deflated frame does not inflate"
-            ) from error
-    # The samples stay bytes: the frame source unpacks them as it does native ones.
-    return Decoded(np.frombuffer(data, np.uint8), layout, name, is_partial=len(data) < length)
-
-
-def _decode_rle(data: bytes, layout: Layout) -> Decoded:
-    """Decode RLE by its segments, also where they are cut short or hold single bits.
-
-    Each segment is one byte of one sample, the most significant first (PS3.5 §G.2).
-    """
-    offsets = struct.unpack_from("<16L", data)
-    count = offsets[0]
-    width = max(1, layout.bits_allocated // 8)
-    if count != layout.samples * width:
-        raise ValueError("not as many segments as bytes a pixel")
-    bits = 1 if layout.bits_allocated == 1 else 8
-    length = (layout.rows * layout.columns * bits + 7) // 8
-    planes = np.zeros((layout.samples, length, width), np.uint8)
-    is_partial = False
-    for number in range(count):
-        start = offsets[1 + number]
-        end = offsets[2 + number] if number + 1 < count else len(data)
-        segment = imagecodecs.packbits_decode(data[start:end])[:length]
-        is_partial = is_partial or len(segment) < length
-        # Words of our own machine's order: the first segment is the highest byte.
-        place = width - 1 - number % width
-        planes[number // width, : len(segment), place] = np.frombuffer(segment, np.uint8)
-    if is_partial and not planes.any():
-        raise ValueError("nothing in it")
-    # By planes, little endian: unpacked like native bytes by the frame source.
-    changed = replace(layout, planar_configuration=1)
-    return Decoded(planes.reshape(-1), changed, "imagecodecs", is_partial)
 
 
 def _salvage(data: bytes, layout: Layout, stream: Codestream | None) -> Decoded | None:

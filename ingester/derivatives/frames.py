@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from ingester.derivatives import decoders, native
 from ingester.derivatives.codestream import parse
 from ingester.derivatives.colour import rgb
-from ingester.derivatives.decoders import Layout
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.fragments import Encapsulated, index_frames
+from ingester.derivatives.layout import Layout
 from ingester.derivatives.reading import (
     EXPLICIT_LITTLE_ENDIAN,
     ObjectFile,

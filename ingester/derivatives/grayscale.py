@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ingester.derivatives import pet
-from ingester.derivatives.decoders import Layout
+from ingester.derivatives.layout import Layout
 from ingester.derivatives.values import (
     functional_group,
     integer,
@@ -43,7 +43,9 @@ _IDENTITY_MODALITIES = frozenset(
     ["US", "XA", "RF", "ES", "XC", "OP", "GM", "SC", "OT", "IVUS", "ECG"]
 )
 _PROJECTION = frozenset(("CR", "DX", "MG"))
+_OFTEN_IN_STORED_UNITS = frozenset(("MR", "PT", "RTDOSE", "XA", "RF"))
 _LEAST_INSIDE = 0.01
+_LEAST_SPREAD = 0.01
 
 
 def window(values_: type_values, centre: float, width: float, function: str) -> type_values:
@@ -67,7 +69,7 @@ def window(values_: type_values, centre: float, width: float, function: str) -> 
     return np.where(values_ <= low, 0.0, np.where(values_ > high, 255.0, scaled))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LookupTable:
     """A Modality or VOI look-up table: entries from *first* on."""
 
@@ -304,6 +306,14 @@ def inside(values_: type_values, voi: Voi) -> float:
     return float(kept.mean())
 
 
+def shows(values_: type_values, voi: Voi) -> bool:
+    """Tell whether values fall inside a window and spread over some of its width."""
+    if inside(values_, voi) < _LEAST_INSIDE:
+        return False
+    low, high = np.percentile(values_, (1, 99)) if values_.size else (0.0, 0.0)
+    return bool(high - low >= _LEAST_SPREAD * voi.width)
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
     """All three transforms of a frame, composed."""
@@ -363,9 +373,12 @@ def choose_voi(
         chosen = auto_window(shown, 1.0, 99.0)
         return modality, replace(chosen, is_low_confidence=True)
     for voi in header_voi(header, frame, modality, prefer_table, order):
-        if voi.table is not None or inside(shown, voi) >= _LEAST_INSIDE:
+        if voi.table is not None:
             return modality, voi
-        if kind in ("MR", "PT", "RTDOSE", "XA", "RF") and inside(stored, voi) >= _LEAST_INSIDE:
+        in_stored_units = kind in _OFTEN_IN_STORED_UNITS and shows(stored, voi)
+        if inside(shown, voi) >= _LEAST_INSIDE and (shows(shown, voi) or not in_stored_units):
+            return modality, voi
+        if in_stored_units:
             return Modality(), voi
         doubted = True
     chosen = _without_header(header, layout, modality, stored, shown, kind)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ingester.derivatives.decoders import ORDER, Layout
+from ingester.derivatives.decoders import ORDER
+from ingester.derivatives.layout import Layout
 from ingester.derivatives.reading import PixelElement
 from ingester.derivatives.values import integer, text
 
