@@ -108,6 +108,10 @@ class Reader:
     ) -> None:
         self.close()
 
+    def secure(self) -> None:
+        """Let this connection answer questions only, from now on (again)."""
+        self.connection.set_authorizer(authorise_reading)
+
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()

@@ -149,6 +149,13 @@ class Writer:
             )
         )
 
+    def forget_derivative_at(self, path: str) -> bool:
+        """Remove the row of the derivative at *path*, so that it is made again."""
+        self._pending.reset()
+        return self.run_in_transaction(
+            lambda c: c.execute("DELETE FROM derivatives WHERE path = ?", (path,)).rowcount > 0
+        )
+
     def mark_retried(self, arrival_id: str, retried_as: str, at: str) -> None:
         """Note that a file set aside went back to the spool as another arrival."""
         self.run_in_transaction(

@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "polling": set(),
     "watch": {"polling"},
     "archive": {"durable"},
-    "prepare": {"dicom", "durable", "settle"},
-    "compare": {"dicom"},
+    "sniff": {"dicom"},
+    "prepare": {"dicom", "durable", "settle", "sniff"},
+    "compare": {"dicom", "prepare"},
     "spool": {"durable", "ignore", "archive"},
     "quarantine": {"durable", "spool", "archive"},
     "unpack": {"durable"},
@@ -45,12 +46,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "receivers": {"durable", "archive"},
     "site": {"durable", "archive", "observe"},
     "control": {"durable"},
-    "handover": {"durable", "spool", "prepare"},
+    "handover": {"durable", "spool", "sniff"},
     "ingest": {
         "archive", "compare", "durable", "index", "pool", "prepare", "quarantine", "settle",
         "spool", "unpack",
     },
-    "check": {"archive", "dicom", "durable", "index", "prepare", "spool"},
+    "check": {
+        "archive", "compare", "durable", "index", "pool", "prepare", "quarantine", "spool",
+    },
 }  # fmt: skip
 
 #: These two furnish the house and may enter every room.

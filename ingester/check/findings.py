@@ -1,0 +1,93 @@
+"""What a check found: a kind, a place and a sentence for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Told (objects done, of how many or None where nobody knows, a note).
+Progress = Callable[[int, int | None, str], None]
+
+
+class FindingKind(StrEnum):
+    """What does not agree, as stable slugs."""
+
+    INDEX_DAMAGED = "index-damaged"
+    MISSING_OBJECT = "missing-object"
+    WRONG_SIZE = "wrong-size"
+    WRONG_CHECKSUM = "wrong-checksum"
+    UNREADABLE = "unreadable"
+    OBJECT_WITHOUT_ROW = "object-without-row"
+    MISSING_DERIVATIVE = "missing-derivative"
+    DERIVATIVE_WITHOUT_ROW = "derivative-without-row"
+    STRAY_FILE = "stray-file"
+    LEFTOVER = "leftover"
+    MISSING_QUARANTINED = "missing-quarantined"
+    QUARANTINED_WITHOUT_ROW = "quarantined-without-row"
+    NOT_AN_OBJECT = "not-an-object"
+    SECOND_CURRENT = "second-current"
+
+
+_MESSAGES = {
+    FindingKind.MISSING_OBJECT: "The index has this object, but its file is gone. Restore it "
+    "from a backup, or send it again: it then takes its place.",
+    FindingKind.WRONG_SIZE: "The file has not the size it was archived with: it was changed or "
+    "damaged. Restore it from a backup, or send it again.",
+    FindingKind.WRONG_CHECKSUM: "The file is not byte for byte what was archived. Restore it "
+    "from a backup, or remove it and send it again.",
+    FindingKind.UNREADABLE: "The file is there, but cannot be read: permissions, or a disk that "
+    "fails.",
+    FindingKind.OBJECT_WITHOUT_ROW: "The file lies in the archive, but the index does not know "
+    "it. `verify --repair` takes it in.",
+    FindingKind.MISSING_DERIVATIVE: "The thumbnail or video is gone. `verify --repair` has it "
+    "made again.",
+    FindingKind.DERIVATIVE_WITHOUT_ROW: "A thumbnail or video that the index does not know. "
+    "Where its object is known it will be made again; else it may be removed.",
+    FindingKind.STRAY_FILE: "Not a file of the archive: somebody put it there.",
+    FindingKind.LEFTOVER: "A half-made copy that an interrupted run left behind; the next start "
+    "of the service removes it.",
+    FindingKind.MISSING_QUARANTINED: "The index says that this file lies in quarantine, but it "
+    "does not. If somebody removed it: `ingester resolve ID --discard`.",
+    FindingKind.QUARANTINED_WITHOUT_ROW: "A quarantined file that the index does not know; the "
+    "next start of the service, or `verify --repair`, gives it a row.",
+    FindingKind.NOT_AN_OBJECT: "The file has the name of an object, but is not a DICOM object "
+    "of that name. It stays where it is, without a row.",
+    FindingKind.SECOND_CURRENT: "A second file claims to be the same object; both are kept, and "
+    "the older one is current.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that does not agree; *path* is relative to the archive, or to the spool."""
+
+    kind: FindingKind
+    path: str
+    message: str
+
+    @classmethod
+    def of(cls, kind: FindingKind, path: str, why: str = "") -> Finding:
+        """Build a finding with the words of its kind, and *why* where that is known."""
+        return cls(kind, path, " ".join(part for part in (_MESSAGES.get(kind, ""), why) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that a check found, and how much it looked at."""
+
+    found: tuple[Finding, ...]
+    objects: int
+    derivatives: int
+    bytes_read: int
+
+    @property
+    def is_clean(self) -> bool:
+        """Return whether archive and index agree."""
+        return not self.found
+
+    @property
+    def by_kind(self) -> dict[FindingKind, int]:
+        """Return how many there are of each kind."""
+        return dict(Counter(finding.kind for finding in self.found))

@@ -1,0 +1,126 @@
+"""Doing what can be done about findings, without losing a byte.
+
+Files without a row are taken in; derivatives that are gone lose their row, so that
+they are made again; quarantined files without a row get theirs; half-made copies of
+an interrupted run go.  What needs a person or another copy of the bytes stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ingester.archive import remove_tree
+from ingester.check.findings import Finding, FindingKind
+from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
+from ingester.index.rows import NotRecorded
+from ingester.index.writer import Writer
+from ingester.model import ArrivalRecord, Outcome, Version
+from ingester.prepare import Limits
+from ingester.quarantine import Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was mended, and what stays as it was found."""
+
+    mended: tuple[Finding, ...]
+    left: tuple[Finding, ...]
+
+
+def repair(
+    findings: Sequence[Finding],
+    archive_root: Path,
+    writer: Writer,
+    *,
+    spool: Path | None = None,
+    defaults: Defaults = no_defaults,
+    limits: Limits | None = None,
+    executor: Executor | None = None,
+) -> Repaired:
+    """Mend what can be mended; runs where the one writer is, and nobody else writes."""
+    mended: list[Finding] = []
+    left: list[Finding] = []
+    homeless = {each.path: each for each in findings if _is(each, "OBJECT_WITHOUT_ROW")}
+    reader = ObjectReader(archive_root, defaults, limits or Limits(), executor)
+    for found in reader.read(sorted(homeless)):
+        why = take_in(writer, [found])
+        left += why
+        if not why:
+            mended.append(homeless[found.path])
+    for finding in findings:
+        if finding.path in homeless:
+            continue
+        is_mended = _mend(finding, archive_root, writer, spool)
+        (mended if is_mended else left).append(finding)
+    return Repaired(tuple(mended), tuple(left))
+
+
+def take_in(writer: Writer, found: Iterable[Found], *, announce: bool = True) -> list[Finding]:
+    """Record objects of the tree in one transaction; returns those that could not be.
+
+    A second object that would be current of its UID becomes a conflict of the first.
+    """
+    findings = [each.finding for each in found if each.finding is not None]
+    records = {each.record.arrival_id: each.record for each in found if each.record is not None}
+    try:
+        writer.record(list(records.values()), announce=announce)
+    except NotRecorded as refused:
+        for arrival_id in refused.failed:
+            record = records[arrival_id]
+            path = record.stored.path if record.stored else record.original_name
+            try:
+                writer.record([as_conflict(record)], announce=announce)
+                findings.append(Finding.of(FindingKind.SECOND_CURRENT, path))
+            except NotRecorded as error:
+                findings.append(
+                    Finding.of(FindingKind.NOT_AN_OBJECT, path, error.failed[arrival_id])
+                )
+    return findings
+
+
+def as_conflict(record: ArrivalRecord) -> ArrivalRecord:
+    """Return the record of an object that another one of its UID came before."""
+    assert record.stored is not None
+    return replace(
+        record,
+        outcome=Outcome.CONFLICT,
+        stored=replace(record.stored, version=Version.CONFLICT),
+    )
+
+
+def row_of(told: Quarantined) -> ArrivalRecord:
+    """Return the row of a quarantined file, as its `reason.json` tells it."""
+    return ArrivalRecord(
+        arrival_id=told.arrival_id,
+        source=told.source,
+        batch=told.batch,
+        original_name=told.original_name,
+        arrived_at=told.arrived_at,
+        finished_at=told.quarantined_at,
+        size_bytes=told.size_bytes,
+        sha256=told.sha256,
+        outcome=told.reason.outcome,
+        reason=told.reason,
+        detail={"message": told.message},
+    )
+
+
+def _is(finding: Finding, name: str) -> bool:
+    return finding.kind is FindingKind[name]
+
+
+def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> bool:
+    if finding.kind is FindingKind.MISSING_DERIVATIVE:
+        return writer.forget_derivative_at(finding.path)
+    if finding.kind is FindingKind.LEFTOVER:
+        remove_tree(root / finding.path)
+        return True
+    if finding.kind is FindingKind.QUARANTINED_WITHOUT_ROW and spool is not None:
+        told = Quarantined.read(spool / finding.path)
+        if told is not None:
+            writer.record([row_of(told)])
+            return True
+    return False

@@ -1,0 +1,124 @@
+"""The archive's folders and the index's rows, side by side in one order.
+
+Both come sorted by folder, so that the largest archive is compared with the memory
+of one study's folder: a merge of two sorted streams, as one compares two lists.
+Rows are fetched in pages, never in one long read that would keep the write-ahead log
+of a running service from shrinking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingester.index.readers import Reader
+
+_PAGE_ROWS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class KnownObject:
+    """What the index says of one object's file, and of its derivatives' files."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    derivatives: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Folder:
+    """One folder of the archive: files on disk by name, objects in the index by name."""
+
+    path: str
+    files: dict[str, os.stat_result] = field(default_factory=dict)
+    objects: dict[str, KnownObject] = field(default_factory=dict)
+
+
+def folders(root: Path, reader: Reader, ours: frozenset[str]) -> Iterator[Folder]:
+    """Yield every folder that has files or rows; *ours* are names to pass over at the top."""
+    on_disk = _on_disk(root, "", ours)
+    in_index = _in_index(reader)
+    disk, rows = next(on_disk, None), next(in_index, None)
+    while disk is not None or rows is not None:
+        if rows is None or (disk is not None and _key(disk.path) < _key(rows.path)):
+            assert disk is not None  # one of the two is there
+            yield disk
+            disk = next(on_disk, None)
+        elif disk is None or _key(rows.path) < _key(disk.path):
+            yield rows
+            rows = next(in_index, None)
+        else:
+            disk.objects = rows.objects
+            yield disk
+            disk, rows = next(on_disk, None), next(in_index, None)
+
+
+def object_files(root: Path, ours: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path (relative) and status of every file named like an object."""
+    for folder in _on_disk(root, "", ours):
+        for name, status in folder.files.items():
+            if name.endswith(".dcm") and folder.path and not name.startswith("."):
+                yield f"{folder.path}/{name}", status
+
+
+def _key(folder: str) -> str:
+    # "a/b" sorts before "a.b" as folders, though not as strings of paths: the slash
+    # that follows each name decides, here as in the order of the index.
+    return folder + "/"
+
+
+def _on_disk(root: Path, folder: str, ours: frozenset[str]) -> Iterator[Folder]:
+    """Walk in the order of `_key`; links are files here, never followed."""
+    here = Folder(folder)
+    below: list[str] = []
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            if not folder and entry.name in ours:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+                continue
+            try:
+                here.files[entry.name] = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # went while we looked
+    if here.files:
+        yield here
+    for name in sorted(below, key=_key):
+        yield from _on_disk(root, f"{folder}/{name}" if folder else name, ours)
+
+
+def _in_index(reader: Reader) -> Iterator[Folder]:
+    here: Folder | None = None
+    for known in _known_objects(reader):
+        folder, _, name = known.path.rpartition("/")
+        if here is None or here.path != folder:
+            if here is not None:
+                yield here
+            here = Folder(folder)
+        here.objects[name] = known
+    if here is not None:
+        yield here
+
+
+def _known_objects(reader: Reader) -> Iterator[KnownObject]:
+    after = ""
+    while True:
+        page = reader.rows(
+            "SELECT i.path, i.size_bytes, i.sha256, t.path AS thumbnail, v.path AS video"
+            " FROM instances AS i"
+            " LEFT JOIN derivatives AS t ON t.instance_id = i.instance_id"
+            " AND t.kind = 'thumbnail'"
+            " LEFT JOIN derivatives AS v ON v.instance_id = i.instance_id AND v.kind = 'video'"
+            " WHERE i.path > ? ORDER BY i.path LIMIT ?",
+            (after, _PAGE_ROWS),
+        )
+        for row in page:
+            made = tuple(path for path in (row["thumbnail"], row["video"]) if path)
+            yield KnownObject(row["path"], row["size_bytes"], row["sha256"], made)
+        if len(page) < _PAGE_ROWS:
+            return
+        after = page[-1]["path"]
