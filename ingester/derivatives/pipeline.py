@@ -37,6 +37,7 @@ from ingester.derivatives.plan import (
 )
 from ingester.derivatives.reading import ObjectFile, open_object
 from ingester.derivatives.request import DeriveRequest, DeriveResult, Made
+from ingester.derivatives.stream import Stream, open_stream
 from ingester.derivatives.thumbnail import (
     Thumbnail,
     ThumbnailMaker,
@@ -80,7 +81,6 @@ def derive(request: DeriveRequest) -> DeriveResult:
     try:
         durable.make_folder(folder, 0o700)
         made = tuple(_derived(request, folder))
-        durable.flush_folder(folder)
     except OSError as error:
         if error.errno not in _NOT_THE_WORLDS:
             return DeriveResult(request.instance_id, (), trouble=os.strerror(error.errno or 0))
@@ -160,8 +160,11 @@ class _Frames:
 
     def _video(self) -> Made:
         source, settings = self._source, self._request.videos
-        plan = _planned(source, settings)
+        plan = planned(source, settings)
         if plan.reason is not None:
+            stated = integer(source.header, "NumberOfFrames") or 1
+            if plan.reason is DerivativeReason.SINGLE_FRAME and stated > 1:
+                raise DecodeError(DerivativeReason.CORRUPT_PIXELS, "all frames but one are missing")
             return _not_made(Kind.VIDEO, plan.reason)
         clip = Clip.of(source, plan, settings)
         self._maker = ThumbnailMaker(source, self._request.thumbnails)
@@ -179,7 +182,8 @@ class _Frames:
             return card_thumbnail(self._request.path, error.reason)
 
 
-def _planned(source: FrameSource, settings: VideoSettings) -> VideoPlan:
+def planned(source: FrameSource, settings: VideoSettings) -> VideoPlan:
+    """Return what the video of an opened object shows, or why there is none."""
     return plan_video(
         source.header,
         frames=source.number_of_frames,
@@ -335,7 +339,7 @@ class _Stream:
         """Yield the thumbnail's outcome, then the video's."""
         request = self._request
         try:
-            opened = transcode.open_stream(self._found, request.path, self._stream)
+            opened = open_stream(self._found, request.path, self._stream)
             if Kind.THUMBNAIL in request.kinds:
                 yield _staged_thumbnail(self._thumbnail(opened), self._folder)
             if Kind.VIDEO in request.kinds:
@@ -345,7 +349,7 @@ class _Stream:
         finally:
             durable.unlink(self._stream)
 
-    def _thumbnail(self, opened: transcode.Stream) -> Thumbnail:
+    def _thumbnail(self, opened: Stream) -> Thumbnail:
         try:
             picture, number = transcode.first_picture(opened, self._folder / "picture")
         except DecodeError as error:
@@ -365,7 +369,7 @@ class _Stream:
             detail["phi"] = "possible"
         return Thumbnail(encoded(image), Status.MADE, None, detail)
 
-    def _video(self, opened: transcode.Stream) -> Made:
+    def _video(self, opened: Stream) -> Made:
         out = self._folder / _STAGED[Kind.VIDEO]
         try:
             _, detail = transcode.make_video(opened, out, self._request.videos)

@@ -156,11 +156,9 @@ class Derivations:
     @property
     def wake_at(self) -> float | None:
         """Return when (monotonic) `turn` has something to do though nobody rang."""
-        due = [each.due for each in self._delays.values()]
+        due = [max(each.due, self._pause.due) for each in self._delays.values()]
         if self._finished:
             due.append(self._finished_at + _BATCH_SECONDS)
-        if self._pause.due > self._clock.monotonic():
-            due.append(self._pause.due)
         return min(due, default=None)
 
     def turn(self, *, feed: bool = True) -> bool:

@@ -82,11 +82,14 @@ class Template:
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
 
-    def run(self) -> None:
+    def run(self, greeting: bytes) -> None:
         """Serve until the control socket closes; no worker survives that."""
         try:
+            self._control.send_bytes(greeting)
             while self._turn():
                 pass
+        except BrokenPipeError:
+            pass  # the service is gone: nobody waits for what we had to say
         finally:
             for worker in list(self._workers.values()):
                 self._end(worker)
@@ -244,8 +247,7 @@ def main() -> None:
     gc.freeze()  # what is shared with the workers stays shared
     os.set_inheritable(int(descriptor), False)
     control = Connection(int(descriptor))
-    control.send_bytes(json.dumps(refused).encode())
-    Template(control, target, int(workers)).run()
+    Template(control, target, int(workers)).run(json.dumps(refused).encode())
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ _MODALITY_RATES = {
 _FRAME_TIME = 0x00181063
 _FRAME_TIME_VECTOR = 0x00181065
 _MILLISECONDS = 1000
+_LARGEST_EXPONENT = 30
+_DAY = 86_400
 # FFmpeg reduces a rate to terms of about a million.
 _LARGEST_TERM = 1_000_000
 
@@ -136,8 +138,10 @@ def _candidates(ds: Dataset, frames: int, prefer_recommended: bool) -> Iterator[
 def _judged(candidate: _Candidate, default: Fraction, notes: list[str]) -> Timing | None:
     """Return the candidate as a timing, or None where it cannot be true."""
     mean = sum(candidate.intervals, Fraction(0)) / len(candidate.intervals)
-    if mean <= 0 or 1 / mean > FASTEST:
-        notes.append(f"absurd-{candidate.source}")
+    if not 1 / FASTEST <= mean <= _DAY:
+        note = f"absurd-{candidate.source}"
+        if note not in notes:
+            notes.append(note)
         return None
     said = (*notes, *candidate.notes)
     if 1 / mean < SLOWEST:
@@ -291,6 +295,8 @@ def _exact(raw: object) -> Fraction | None:
     written = getattr(raw, "original_string", None)
     try:
         decimal = Decimal(str(raw if written is None else written).strip(" \0"))
-        return Fraction(decimal) if decimal.is_finite() else None
+        # A hostile exponent would make an integer of gigabytes.
+        is_sane = decimal.is_finite() and abs(decimal.adjusted()) <= _LARGEST_EXPONENT
+        return Fraction(decimal) if is_sane or decimal.is_zero() else None
     except (InvalidOperation, ValueError):
         return None

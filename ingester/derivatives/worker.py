@@ -45,7 +45,7 @@ _CLOSING_SECONDS = 5.0
 #: Requests in flight per worker: the next one waits where it is needed.
 _AHEAD = 2
 #: The template may be killed (memory); the same request shall not kill it for ever.
-_MOST_STARTS = 3
+_MOST_STARTS = 2
 _REASONS = {CRASHED: DerivativeReason.DECODER_CRASHED, TIMED_OUT: DerivativeReason.TIMEOUT}
 _KEPT_ENVIRONMENT = ("PATH", "IMAGEIO_FFMPEG_EXE", "LD_LIBRARY_PATH", "TMPDIR")
 
