@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -136,7 +137,7 @@ def _show(site: Site, shown: list[Row], *, as_json: bool) -> None:
     archive = site.settings.archive.path
     for each in shown:
         for name in ("path", "thumbnail_path", "video_path"):
-            each[name] = str(archive / each[name]) if each[name] else None
+            each[name] = _near(archive / each[name]) if each[name] else None
     query = f'{site.command} sql "{_QUERY}"'
     if as_json:
         screen.answer_json({"instances": shown, "query": query})
@@ -147,6 +148,12 @@ def _show(site: Site, shown: list[Row], *, as_json: bool) -> None:
         screen.answer(f"  {query}")
     if not all(_is_whole(each) for each in shown) or len(shown) != 2:
         click.get_current_context().exit(_WRONG)
+
+
+def _near(path: Path) -> str:
+    """Return a path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _show_one(each: dict[str, Any]) -> None:

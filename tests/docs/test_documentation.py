@@ -119,7 +119,11 @@ def index() -> dict[str, tuple[str, set[str]]]:
 
 #: Tables and columns that are the program's own (schema.sql says "ours").
 OURS = {"contradictions", "resolutions", "claim_attempts", "promoted_columns"}
-OUR_COLUMNS = {"patient_name_normalised"}
+OUR_COLUMNS = {
+    "patients": {"patient_name_normalised"},
+    "arrivals": {"message"},
+    "derivatives": {"fps"},
+}
 OUTCOMES = {outcome.value for outcome in Outcome}
 
 
@@ -139,7 +143,7 @@ def test_every_column_of_a_table_is_documented(
     name: str, index: dict[str, tuple[str, set[str]]]
 ) -> None:
     documented = table_names(section_of(page("index.md"), f"### `{name}`")) - OUTCOMES
-    assert documented == index[name][1] - OUR_COLUMNS
+    assert documented == index[name][1] - OUR_COLUMNS.get(name, set())
 
 
 @pytest.mark.parametrize(
@@ -158,10 +162,10 @@ def test_every_column_of_a_view_is_documented(
     text = section_of(page("index.md"), f"### `{name}`")
     documented = table_names(text)
     for table in tables:
-        documented |= index[table][1]
+        documented |= index[table][1] - OUR_COLUMNS.get(table, set())
     if "a count for each outcome" in text:
         documented |= OUTCOMES
-    assert documented - OUR_COLUMNS == index[name][1]
+    assert documented == index[name][1]
 
 
 def test_the_queries_of_the_documentation_run() -> None:
