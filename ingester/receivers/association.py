@@ -165,7 +165,7 @@ class Association:
             self._message.storing.discard()
         if slot is not None:
             self._house.census.leave(slot)
-            self._house.tally.left()
+            self._house.tally.left(self._association_id)
         self._socket.close()
 
     # ----------------------------------------------------------- becoming associated
@@ -232,7 +232,7 @@ class Association:
             each.context_id: each for each in proposal.contexts if each.result == ACCEPTED
         }
         self.is_established = True
-        self._house.tally.entered(self._source)
+        self._house.tally.entered(self._source, self._association_id)
         self._link.send(
             acceptance(proposal, self._settings.max_pdu), self._settings.network_timeout
         )

@@ -30,7 +30,7 @@ from ingester.receivers.association import Association, House
 from ingester.receivers.flusher import FolderFlusher
 from ingester.receivers.landing import Shelf
 from ingester.receivers.settings import ScpSettings
-from ingester.receivers.tally import Tally, log_through
+from ingester.receivers.tally import Reporter, Tally, log_through
 
 _log = logging.getLogger(__name__)
 
@@ -72,12 +72,12 @@ class Server:
         listener: socket.socket,
         spool: Path,
         census: Census,
-        reports: int,
+        reporter: Reporter,
     ) -> None:
-        """Serve from *listener*, report to the descriptor *reports*."""
+        """Serve from *listener*, tell *reporter* what happens."""
         self._settings = settings
         self._listener = listener
-        self._reports = reports
+        self._reporter = reporter
         self._bell_reader, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_changed = threading.Event()
         self._is_stopping = False
@@ -205,9 +205,8 @@ class Server:
         """Write one line; a full pipe drops it, the next line tells the same."""
         self._is_changed.clear()
         try:
-            os.write(self._reports, self._tally.line(self._room.trouble or ""))
-        except BlockingIOError:
-            self._is_changed.set()
+            if not self._reporter.write(self._tally.line(self._room.trouble or "")):
+                self._is_changed.set()
         except BrokenPipeError:
             self._is_stopping = True  # the parent is gone
 
@@ -230,10 +229,10 @@ def run_scp(
     listener: socket.socket,
     spool: Path,
     census: Census,
-    reports: int,
+    reporter: Reporter,
 ) -> None:
     """Serve associations until SIGTERM: the whole life of a receiving process."""
-    server = Server(settings, listener, spool, census, reports)
+    server = Server(settings, listener, spool, census, reporter)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.stop()
@@ -260,14 +259,14 @@ def main() -> None:
     # Ctrl-C reaches the whole group; when to stop is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = ScpSettings.from_json(sys.stdin.read())
-    os.set_blocking(reports, False)
-    log_through(reports, settings.log_level)
+    reporter = Reporter(reports)
+    log_through(reporter, settings.log_level)
     run_scp(
         settings,
         socket.socket(fileno=listener),
         Path(sys.argv[6]),
         Census(census, row, settings.max_associations),
-        reports,
+        reporter,
     )
     # Threads of peers that never answer must not hold the end up.
     os._exit(0)

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ingester
@@ -62,6 +62,7 @@ class ReceiverState:
     failed_objects: int = 0
     last_source: str = ""
     restarts: int = 0
+    open: tuple[tuple[str, str], ...] = ()  # (source, batch) of the associations now
 
 
 @dataclass(slots=True)
@@ -249,6 +250,7 @@ class ScpReceiver:
             "failed_objects",
         ):
             setattr(state, name, sum(getattr(figures, name) for figures in all_figures))
+        state.open = tuple(each for figures in all_figures for each in figures.open)
         sources = [each.last_source for each in all_figures if each.last_source]
         state.last_source = sources[-1] if sources else ""
         troubles = [each.trouble for each in all_figures if each.trouble]
@@ -331,8 +333,7 @@ def _figures(line: bytes) -> Figures | None:
         return None
     if not isinstance(values, dict) or relog(values):
         return None
-    known = {each.name for each in fields(Figures)}
-    return Figures(**{name: value for name, value in values.items() if name in known})
+    return Figures.read(values)
 
 
 def _environment() -> dict[str, str]:

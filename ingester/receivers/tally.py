@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -28,6 +29,15 @@ class Figures:
     failed_objects: int = 0
     last_source: str = ""
     trouble: str = ""
+    open: tuple[tuple[str, str], ...] = ()  # (source, association id) of those now
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Figures:
+        """Build figures from a line that `Tally.line` wrote."""
+        known = {each.name for each in fields(cls)}
+        figures = cls(**{name: value for name, value in values.items() if name in known})
+        figures.open = tuple((source, each) for source, each in figures.open)
+        return figures
 
 
 class Tally:
@@ -37,19 +47,20 @@ class Tally:
         self._changed = changed
         self._lock = threading.Lock()
         self._figures = Figures()
+        self._open: dict[str, str] = {}
 
-    def entered(self, source: str) -> None:
+    def entered(self, source: str, association_id: str) -> None:
         """An association was accepted."""
         with self._lock:
-            self._figures.associations += 1
+            self._open[association_id] = source
             self._figures.associations_total += 1
             self._figures.last_source = source
         self._changed()
 
-    def left(self) -> None:
-        """An accepted association has ended."""
+    def left(self, association_id: str) -> None:
+        """An association has ended."""
         with self._lock:
-            self._figures.associations -= 1
+            self._open.pop(association_id, None)
         self._changed()
 
     def refused(self) -> None:
@@ -76,15 +87,46 @@ class Tally:
         """Return all figures as one line of JSON."""
         with self._lock:
             self._figures.trouble = trouble
+            self._figures.associations = len(self._open)
+            self._figures.open = tuple((source, each) for each, source in self._open.items())
             return json.dumps(asdict(self._figures)).encode() + b"\n"
 
 
-class _Handler(logging.Handler):
-    """Writes each log record as one line to the parent's pipe."""
+class Reporter:
+    """Writes lines to the parent's pipe, whole or not at all, never waiting for it."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__()
+        """Write to *descriptor*, which is made non-blocking."""
+        os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._rest = b""
+
+    def write(self, line: bytes) -> bool:
+        """Write *line*; False where the pipe is full, and the line is lost.
+
+        Raises
+        ------
+        BrokenPipeError : the parent is gone
+        """
+        with self._lock:
+            try:
+                if self._rest:
+                    self._rest = self._rest[os.write(self._descriptor, self._rest) :]
+                if self._rest:
+                    return False
+                self._rest = line[os.write(self._descriptor, line) :]
+            except BlockingIOError:
+                return False
+            return True
+
+
+class _Handler(logging.Handler):
+    """Writes each log record as one line to the parent."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
         self.setFormatter(logging.Formatter())  # message, then traceback if any
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -92,22 +134,21 @@ class _Handler(logging.Handler):
         message = self.format(record)[:_LONGEST_MESSAGE]
         line = {"log": record.name, "level": record.levelno, "message": message}
         try:
-            os.write(self._descriptor, json.dumps(line).encode() + b"\n")
-        except OSError:
+            self._reporter.write(json.dumps(line).encode() + b"\n")
+        except BrokenPipeError:
             return
 
 
-#: A line up to 4096 bytes is written whole or not at all (PIPE_BUF), JSON escapes included.
-_LONGEST_MESSAGE = 2500
+_LONGEST_MESSAGE = 8000
 
 
-def log_through(descriptor: int, level: int) -> None:
+def log_through(reporter: Reporter, level: int) -> None:
     """Send this process's log records to the parent; silence the libraries'.
 
     pynetdicom and pydicom put values of headers into theirs.
     """
     root = logging.getLogger()
-    root.handlers[:] = [_Handler(descriptor)]
+    root.handlers[:] = [_Handler(reporter)]
     root.setLevel(level)
     for name in ("pynetdicom", "pydicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -15,6 +15,7 @@ from pynetdicom.association import Association
 from ingester.receivers.admission import Census
 from ingester.receivers.scp import Server
 from ingester.receivers.settings import ScpSettings
+from ingester.receivers.tally import Reporter
 
 _config.LOG_HANDLER_LEVEL = "none"
 
@@ -40,7 +41,7 @@ class Running:
         self.census = Census(Census.make(1, 64), 0, 64)
         self._reader, writer = os.pipe2(os.O_NONBLOCK)
         self._writer = writer
-        self.server = Server(settings, self.listener, spool, self.census, writer)
+        self.server = Server(settings, self.listener, spool, self.census, Reporter(writer))
         self._thread = threading.Thread(target=self.server.serve)
         self._thread.start()
 

@@ -154,6 +154,7 @@ def test_an_object_that_is_coming_in_may_finish(watch: Callable[..., Watched]) -
         busy.send(p_data((1, 3, store_rq()), (1, 0, OBJECT[:5])))
         idle.associate(contexts=[(1, VERIFICATION, (EXPLICIT,))])
         watched.until(lambda: watched.receiver.state.associations == 2)
+        assert [source for source, _ in watched.receiver.state.open] == ["RAW", "RAW"]
         stopper = threading.Thread(target=watched.receiver.stop, args=(10.0,))
         stopper.start()
         assert idle.read()[0] == ABORT
