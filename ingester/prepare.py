@@ -44,8 +44,10 @@ from ingester.sniff import container_of, sniff
 
 __all__ = ["Limits", "PrepareRequest", "initialise", "prepare", "sniff"]
 
-#: Files up to this size are read whole (bytes); larger ones page by page.
-_WHOLE = 32 * 2**20
+#: Files up to this size are read whole (bytes); of larger ones the walk sees a few
+#: pages, and everything is hashed piece by piece, while each is in the cache.
+_WHOLE = 128 * 1024
+_PIECE = 128 * 1024
 
 #: A tail of so many zeros may be space that a writer reserved (bytes).
 _ZERO_TAIL = bytes(64 * 1024)
@@ -194,65 +196,84 @@ def _write_copy(staging: Path, content: bytes) -> None:
 def _read_paged(
     descriptor: int, size: int, staging: Path | None, request: PrepareRequest
 ) -> _Reading:
-    # Constant memory: the walk (of few pages) finds where the data set begins, then
-    # everything is hashed and copied in one go.  A copy is walked once more itself:
-    # what counts is the bytes written.
+    # Constant memory: a few pages are walked, then everything is hashed, and copied,
+    # in one go.  Where a copy is made, it is the copy that is walked.
     source = File(descriptor, size)
+    if staging is not None and _may_be_instance(source):
+        return _copy_paged(source, staging, request)
     found, start = _examine(source, request)
-    if not isinstance(found, Instance):
-        staging = None
-    copy = durable.create(staging, 0o640) if staging is not None else -1
-    try:
-        sha256, data_set_sha256, tail = _hash(descriptor, size, start, copy, staging)
-        is_whole = tail is not None
-        if staging is not None and is_whole:
-            durable.flush_file(copy, staging)
-            found, start_of_copy = _examine_copy(staging, size, request)
-            is_whole = start_of_copy == start and isinstance(found, Instance)
-    except BaseException:
-        if staging is not None:
-            durable.unlink(staging)
-        raise
-    finally:
-        if copy >= 0:
-            os.close(copy)
+    digests = _hash(source, start)
     return _Reading(
-        sha256, data_set_sha256, tail == _ZERO_TAIL, staging is not None, is_whole, found
+        digests.sha256, digests.data_set, digests.has_zero_tail, False, digests.is_whole, found
     )
 
 
-def _hash(
-    descriptor: int, size: int, start: int | None, copy: int, staging: Path | None
-) -> tuple[str, str | None, bytes | None]:
-    # Returns both digests and the last 64 KiB, or None there where bytes are missing.
+def _may_be_instance(source: Source) -> bool:
+    return sniff(source.at(0, 512)[0][:512]) in ("dicom", "maybe")
+
+
+def _copy_paged(source: File, staging: Path, request: PrepareRequest) -> _Reading:
+    guess = part10.data_set_start(source)
+    copy = durable.create(staging, 0o640)
+    is_kept = False
+    try:
+        digests = _hash(source, guess, copy, staging)
+        written = os.open(staging, _FLAGS)
+        try:
+            found, start = _examine(File(written, source.size), request)
+        finally:
+            os.close(written)
+        is_kept = isinstance(found, Instance) and digests.is_whole and start == guess
+        if is_kept:
+            durable.flush_file(copy, staging)
+    finally:
+        os.close(copy)
+        if not is_kept:
+            durable.unlink(staging)
+    is_instance = isinstance(found, Instance)
+    return _Reading(
+        digests.sha256,
+        digests.data_set if is_instance else None,
+        digests.has_zero_tail,
+        is_kept,
+        digests.is_whole and (is_kept or not is_instance),
+        found,
+    )
+
+
+class _Digests(NamedTuple):
+    sha256: str
+    data_set: str | None
+    has_zero_tail: bool
+    is_whole: bool
+
+
+def _hash(source: File, start: int | None, copy: int = -1, staging: Path | None = None) -> _Digests:
+    # Hashes the file, and the data set from *start* on; writes the copy on the way.
     whole, data_set = hashlib.sha256(), hashlib.sha256()
-    buffer = bytearray(4 * PAGE)
-    view = memoryview(buffer)
-    tail = b""
-    position = 0
+    view = memoryview(bytearray(_PIECE))
+    zeros = 0  # how many of the last bytes are zeros, as far as that matters
+    position, size = 0, source.size
     while position < size:
-        got = os.preadv(descriptor, [view[: min(len(buffer), size - position)]], position)
+        got = os.preadv(source.descriptor, [view[: min(_PIECE, size - position)]], position)
         if not got:
-            return whole.hexdigest(), None, None
+            break
         piece = view[:got]
         whole.update(piece)
         if start is not None and position + got > start:
             data_set.update(piece[max(start - position, 0) :])
         if staging is not None:
             durable.write(copy, piece, staging)
-        tail = (tail + bytes(piece[-len(_ZERO_TAIL) :]))[-len(_ZERO_TAIL) :]
         position += got
-    return whole.hexdigest(), data_set.hexdigest() if start is not None else None, tail
-
-
-def _examine_copy(
-    staging: Path, size: int, request: PrepareRequest
-) -> tuple[Instance | Container | Refusal, int | None]:
-    descriptor = os.open(staging, _FLAGS)
-    try:
-        return _examine(File(descriptor, size), request)
-    finally:
-        os.close(descriptor)
+        if size - position < len(_ZERO_TAIL):
+            kept = bytes(piece).rstrip(b"\0")
+            zeros = got - len(kept) + (0 if kept else zeros)
+    return _Digests(
+        whole.hexdigest(),
+        data_set.hexdigest() if start is not None else None,
+        zeros >= len(_ZERO_TAIL),
+        position == size,
+    )
 
 
 # -- what the bytes are ------------------------------------------------------------------

@@ -60,11 +60,10 @@ def _members(elements: list[Element], context: str, is_signed: bool, notes: set[
         else:
             known, name, is_single, is_known = entry(tag)
             is_table = tag in LOOK_UP_TABLES
-            if vr != known or vr in AMBIGUOUS:
-                if is_known and not (vr == b"UN" or vr in known.split(b" or ")):
-                    notes.add("vr-differs")
-                elif vr != known or not is_table:
-                    vr = _settled(vr, known, elements, context[0], is_signed)
+            if vr == b"UN" or (vr in AMBIGUOUS and not is_table):
+                vr = _settled(known if vr == b"UN" else vr, elements, context[0], is_signed)
+            elif vr != known and is_known and vr not in known.split(b" or "):
+                notes.add("vr-differs")
         if name in names:
             continue  # of duplicate tags the first one counts
         names.add(name)
@@ -100,12 +99,8 @@ def _sequence_text(sequence: Sequence, context: str, is_signed: bool, notes: set
     return f'{{"items":{len(sequence.items)}}}'
 
 
-def _settled(
-    vr: bytes, known: bytes, elements: list[Element], order: str, is_signed: bool
-) -> bytes:
-    # Settles what the encoding left open: UN for a known attribute, US or SS.
-    if vr == b"UN":
-        vr = known
+def _settled(vr: bytes, elements: list[Element], order: str, is_signed: bool) -> bytes:
+    # Settles what the encoding left open: US or SS, a known attribute written as UN.
     if vr == b"US or SS":
         return b"SS" if _is_signed(elements, order, is_signed) else b"US"
     return b"OB" if vr in AMBIGUOUS or vr == b"SQ" else vr

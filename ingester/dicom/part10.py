@@ -97,6 +97,18 @@ def read(source: Source, settings: Settings = Settings()) -> Parsed:  # noqa: B0
     return _read_bare(source, settings)
 
 
+def data_set_start(source: Source) -> int:
+    """Return where the data set begins, as far as the first bytes can tell."""
+    window, base = source.at(0, 132)
+    notes: set[str] = set()
+    try:
+        if window[128 - base : 132 - base] == b"DICM":
+            return _file_meta(source, 132, notes).end
+        return _file_meta(source, 0, notes).end if _begins_with_meta(window) else 0
+    except Reject:
+        return 0
+
+
 def looks_bare(head: bytes) -> bool:
     """Tell whether a data set without preamble may begin like this."""
     return any(_is_plausible(head, encoding) for encoding in _UIDS)
@@ -125,7 +137,7 @@ def _file_meta(source: Source, start: int, notes: set[str]) -> _Meta:
         tag = 0x00020000 | int.from_bytes(head[2:4], "little")
         if pos == declared_end and not (tag > last and head[4:6] in SHORT | LONG):
             break  # group 0002 once more, in the data set itself
-        header, length, vr = _meta_head(head, notes)
+        header, length, vr = _meta_head(source, pos, head, notes)
         if header == 0:
             if pos < declared_end <= source.size:
                 pos = declared_end
@@ -154,22 +166,35 @@ def _file_meta(source: Source, start: int, notes: set[str]) -> _Meta:
     return _Meta(elements, pos)
 
 
-def _meta_head(head: bytes, notes: set[str]) -> tuple[int, int, bytes]:
-    # Returns (bytes before the value, its length, VR); (0, …) where neither fits.
+def _meta_head(source: Source, pos: int, head: bytes, notes: set[str]) -> tuple[int, int, bytes]:
+    # Returns (bytes before the value, its length, VR); (0, …) where nothing fits.
     vr = head[4:6]
     if vr in SHORT:
         return 8, int.from_bytes(head[6:8], "little"), vr
+    long = int.from_bytes(head[8:12], "little")
     if vr in LONG:
-        return (12, int.from_bytes(head[8:12], "little"), vr) if len(head) == 12 else (0, 0, vr)
-    known = entry(0x00020000 | int.from_bytes(head[2:4], "little"))
-    if known.is_known:
-        notes.add("file-meta-implicit")
-        return 8, int.from_bytes(head[4:8], "little"), known.vr
+        return (12, long, vr) if len(head) == 12 else (0, 0, vr)
+    # No such VR: believe the form of length that leads to the next element.
+    notes.add("file-meta-unknown-vr")
+    implicit, short = (int.from_bytes(head[4:8], "little"), int.from_bytes(head[6:8], "little"))
+    for header, length in ((8, implicit), (8, short), (12, long)):
+        if _leads_on(source, pos + header + length, is_explicit=True):
+            return header, length, vr
+    if _leads_on(source, pos + 8 + implicit, is_explicit=False):
+        return 8, implicit, entry(0x00020000 | int.from_bytes(head[2:4], "little")).vr
     return 0, 0, vr
 
 
+def _leads_on(source: Source, pos: int, *, is_explicit: bool) -> bool:
+    window, base = source.at(pos, 8)
+    head = window[pos - base : pos - base + 8] if base <= pos else b""
+    if head[:2] == b"\2\0":
+        return not is_explicit or head[4:6] in SHORT or head[4:6] in LONG
+    return any(_is_plausible(head, encoding) for encoding in _UIDS)
+
+
 def _meta_cut() -> Reject:
-    return incomplete("The file was cut short: it ends within its first few lines.")
+    return incomplete("The file was cut short: it ends within its first few entries.")
 
 
 def _preamble_notes(preamble: bytes) -> set[str]:
@@ -193,7 +218,7 @@ def _preamble_notes(preamble: bytes) -> set[str]:
 def _read_data_set(source: Source, meta: _Meta, settings: Settings, notes: set[str]) -> Parsed:
     declared = _declared(meta.elements, notes)
     if meta.end >= source.size:
-        raise incomplete("The file was cut short: it ends where the image should begin.")
+        raise incomplete("The file was cut short: it ends where the header should begin.")
     if _value_uid(meta.elements, _MEDIA_SOP_CLASS) == MEDIA_STORAGE_DIRECTORY:
         limits = settings.walk
         settings = settings._replace(
@@ -264,7 +289,7 @@ def _candidates(declared: str | None, source: Source, start: int) -> list[tuple[
     head = window[start - base : start - base + 16]
     plausible = [each for each in others if _is_plausible(head, each)]
     if declared is None:
-        return [(each, False) for each in plausible] or [(EXPLICIT_LITTLE, False)]
+        return [(each, False) for each in plausible or others]
     if declared in DEFLATED:
         return [(EXPLICIT_LITTLE, True), *((each, False) for each in plausible)]
     first = {
@@ -295,7 +320,7 @@ def _read_bare(source: Source, settings: Settings) -> Parsed:
         raise not_dicom()
     notes = {"preamble-absent"}
     meta = _Meta([], 0)
-    if head[:2] == b"\2\0" and head[4:6] in SHORT:
+    if _begins_with_meta(head):
         meta = _file_meta(source, 0, notes)
     else:
         notes.add("file-meta-absent")
@@ -311,6 +336,10 @@ def _read_bare(source: Source, settings: Settings) -> Parsed:
         if known < 5:
             raise not_dicom()
     return parsed
+
+
+def _begins_with_meta(head: bytes) -> bool:
+    return head[:2] == b"\2\0" and (head[4:6] in SHORT or head[4:6] in LONG)
 
 
 def _count_known(source: Source, start: int) -> int:

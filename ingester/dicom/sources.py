@@ -9,15 +9,16 @@ that begins at or before the position asked for.  A window may be the whole cont
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from ingester.errors import Reject
 from ingester.model import Reason
 
 #: How much of a file is looked at together (bytes).
-PAGE = 256 * 1024
+PAGE = 64 * 1024
 
 #: Below this, a high ratio of inflation harms nobody (bytes).
 HARMLESS = 512 * 2**20
@@ -49,14 +50,18 @@ class Memory:
 
 
 class File:
-    """Content of an open file, read by position."""
+    """Content of an open file, read by position; the latest page is remembered."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.descriptor = descriptor
         self.size = size
+        self._page = b""
+        self._base = 0
 
     def at(self, position: int, need: int) -> tuple[bytes, int]:
-        """Return a page of the file that begins at *position*."""
+        """Return a page of the file that holds *position*."""
+        if self._base <= position and position + need <= self._base + len(self._page):
+            return self._page, self._base
         wanted = min(max(need, PAGE), max(self.size - position, 0))
         page = os.pread(self.descriptor, wanted, position)
         while len(page) < min(need, wanted):
@@ -64,6 +69,7 @@ class File:
             if not more:
                 break
             page += more
+        self._page, self._base = page, position
         return page, position
 
 
@@ -118,46 +124,61 @@ def inflate(source: Source, start: int) -> Iterator[bytes]:
     ------
     Reject
         `incomplete` without the end mark, `malformed` where it is no deflate
-        stream or bytes other than zeros follow it.
+        stream or bytes that do not belong there follow it.
     """
     engine = zlib.decompressobj(_window_bits(source, start))
+    crc, adler, total = 0, 1, 0
     for piece in chunks(source, start, source.size):
         if engine.eof:
-            _only_zeros(piece)
+            if bytes(piece).strip(b"\0"):
+                raise _surplus()
             continue
         pending: bytes | memoryview = piece
-        while pending and not engine.eof:
-            try:
-                page = engine.decompress(pending, PAGE)
-            except zlib.error:
-                raise Reject(
-                    Reason.MALFORMED, "The compressed data set is damaged: it cannot be unpacked."
-                ) from None
+        is_last = False
+        while not is_last:
+            page = _decompressed(engine, pending)
             pending = engine.unconsumed_tail
+            is_last = engine.eof or (not pending and len(page) < PAGE)
+            crc, adler, total = zlib.crc32(page, crc), zlib.adler32(page, adler), total + len(page)
             if page:
                 yield page
-        _only_zeros(engine.unused_data)
-    while not engine.eof:
-        try:
-            page = engine.decompress(engine.unconsumed_tail, PAGE)
-        except zlib.error:
-            raise Reject(
-                Reason.MALFORMED, "The compressed data set is damaged: it cannot be unpacked."
-            ) from None
-        if not page:
-            raise Reject(
-                Reason.INCOMPLETE,
-                "The file was cut short: the compressed data set has no end.",
-                may_grow=True,
-            )
-        yield page
-
-
-def _only_zeros(rest: bytes | memoryview) -> None:
-    if bytes(rest).strip(b"\0"):
+        if engine.eof:
+            _check_rest(engine.unused_data, crc, adler, total)
+    if not engine.eof:
         raise Reject(
-            Reason.MALFORMED, "Bytes that do not belong there follow the compressed data set."
+            Reason.INCOMPLETE,
+            "The file was cut short: the compressed data set has no end.",
+            may_grow=True,
         )
+
+
+def _decompressed(engine: Any, pending: bytes | memoryview) -> bytes:
+    try:
+        page: bytes = engine.decompress(pending, PAGE)
+    except zlib.error:
+        raise Reject(
+            Reason.MALFORMED, "The compressed data set is damaged: it cannot be unpacked."
+        ) from None
+    return page
+
+
+def _check_rest(rest: bytes, crc: int, adler: int, total: int) -> None:
+    # Padding; or the checksums that writers leave there who made the stream with
+    # gzip's or zlib's own tools.
+    trailers = (
+        struct.pack("<LL", crc, total & 0xFFFFFFFF),
+        struct.pack(">L", adler),
+    )
+    for trailer in trailers:
+        rest = rest.removeprefix(trailer)
+    if rest.strip(b"\0"):
+        raise _surplus()
+
+
+def _surplus() -> Reject:
+    return Reject(
+        Reason.MALFORMED, "Bytes that do not belong there follow the compressed data set."
+    )
 
 
 def inflated(source: Source, start: int, *, ratio: int, most: int) -> Source:

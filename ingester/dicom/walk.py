@@ -60,9 +60,12 @@ _FRAGMENTS_PER_ELEMENT = 4
 
 _DELIMITERS = 0xFFFE0000
 _KNOWN = SHORT | LONG
+#: Younger than many writers, which give them the short length of the VRs of 1993.
+_RECENT = LONG - {b"OB", b"OW", b"SQ", b"UN"}
 _PLAIN = (_KNOWN | AMBIGUOUS) - {b"SQ", b"UN"}
 _FRAGMENTED = frozenset((b"OB", b"OW", b"UN", b"OB or OW"))
 _LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0")
 #: What broken writers put where they know no VR; the length that follows has 16 bits.
 _NO_VR = frozenset((b"??", b"--", b"  ", b"\0\0"))
 
@@ -95,6 +98,7 @@ class _Frame:
         "elements",
         "encoding",
         "end",
+        "guess",
         "heads",
         "is_open",
         "is_root",
@@ -121,6 +125,7 @@ class _Frame:
         self.is_root = is_root
         self.elements: list[Element] = []
         self.last = -1  # the tag before
+        self.guess = (0, 0)  # (start, length) of what merely looks like a sequence
 
 
 class Walker:
@@ -167,7 +172,12 @@ class Walker:
                 else:
                     self._next_item(frame, frame.sequence)
             except Reject as reject:
-                if reject.refusal.reason is not Reason.MALFORMED or not self._step_over():
+                reason = reject.refusal.reason
+                if reason not in (Reason.MALFORMED, Reason.INCOMPLETE):
+                    raise
+                if self._read_otherwise(frame):
+                    continue
+                if reason is Reason.INCOMPLETE or not self._step_over():
                     raise
         return self.elements
 
@@ -274,11 +284,19 @@ class Walker:
         if vr == b"SQ":
             self._open(frame, tag, vr, header, length, frame.encoding)
             return None
-        if vr == b"UN" and length and _is_sequence(tag):
+        if vr == b"UN" and self._may_be_sequence(tag, header, length):
             # PS3.5 §6.2.2: what is written as UN is implicit little endian inside.
             self._open(frame, tag, vr, header, length, IMPLICIT_LITTLE)
+            self._stack[-1].guess = self._pos, length
             return None
         return vr, header, length
+
+    def _may_be_sequence(self, tag: int, header: int, length: int) -> bool:
+        if length < 8 or not (tag & 0x10000 or _is_sequence(tag)):
+            return False
+        start = self._pos + header
+        buffer, base, edge = self._window(self._pos, header + 8)
+        return start + 8 <= edge and buffer[start - base : start - base + 4] in _ITEM_TAGS
 
     def _strange_vr(
         self, frame: _Frame, tag: int, vr: bytes, length: int
@@ -287,7 +305,7 @@ class Walker:
             self.notes.add("unknown-vr")
             return b"UN", 8, length
         if not _LETTERS.issuperset(vr):
-            raise malformed("An element has no valid value representation.")
+            raise malformed("The header is damaged: one of its entries is not written as DICOM.")
         self.notes.add("unknown-vr")
         if length:  # two bytes that a long form would have left zero
             return b"UN", 8, length
@@ -304,13 +322,18 @@ class Walker:
             elif tag in (ITEM, SEQUENCE_END):
                 self.notes.add("missing-delimiter")
             else:
-                raise malformed("An unknown delimiter stands inside a sequence.")
+                raise malformed("The header is damaged: a list inside it has no proper end.")
             self._stack.pop()
             return None
         buffer, base, _ = self._window(self._pos, 12)
         length = frame.item_head(buffer, self._pos - base)[2]
+        if tag == ITEM and self._pos + 8 + length <= frame.end:
+            self.notes.add("stray-item")
+            self._count()
+            self._pos += 8 + length
+            return b"", 8, 0
         if tag == ITEM or tag not in (ITEM_END, SEQUENCE_END) or length:
-            raise malformed("A delimiter stands outside of any sequence.")
+            raise malformed("The header is damaged: the end of a list stands where there is none.")
         self.notes.add("stray-delimiter")
         self._count()
         self._pos += 8
@@ -325,7 +348,7 @@ class Walker:
         elif vr in _FRAGMENTED:
             self._read_fragments(frame, tag, vr, self._pos + header)
         else:
-            raise malformed("An element of undefined length is not one that may have it.")
+            raise malformed("The header is damaged: the length of an entry is missing.")
 
     def _open(
         self,
@@ -343,7 +366,9 @@ class Walker:
         self._count()
         self._depth += 1
         if self._depth > self._limits.nesting:
-            raise Reject(Reason.TOO_DEEP, "The sequences in the header are nested too deep.")
+            raise Reject(
+                Reason.TOO_DEEP, "The header is nested deeper than the configured limit allows."
+            )
         sequence = Sequence(encoding)
         frame.elements.append((tag, b"SQ" if vr == b"UN" else vr, sequence))
         frame.last = tag
@@ -376,7 +401,9 @@ class Walker:
             self.notes.add("stray-delimiter")
             self._count()
         else:
-            raise malformed("Something other than an item stands in a sequence.")
+            raise malformed(
+                "The header is damaged: a list inside it holds something else than items."
+            )
 
     def _leave_sequence(self) -> None:
         self._stack.pop()
@@ -395,7 +422,9 @@ class Walker:
             if group != 0xFFFE or number not in (0xE000, 0xE0DD):
                 if frame.is_root and self._only_zeros(pos):
                     raise incomplete("The file was cut short: only zeros follow the image.")
-                raise malformed("Something other than a fragment stands in compressed pixel data.")
+                raise malformed(
+                    "The compressed image is damaged: its parts do not follow one another."
+                )
             pos += 8
             if number == 0xE0DD:
                 break
@@ -431,33 +460,109 @@ class Walker:
             return
         group = int.from_bytes(rest[:2], frame.encoding.byte_order)
         if group >= frame.last >> 16 if len(rest) > 1 else frame.last < PIXEL_DATA:
-            raise incomplete("The file was cut short: it ends in the middle of an element.")
-        raise malformed("Bytes that belong to no element follow the last one.")
+            raise incomplete(
+                "The file was cut short: it ends in the middle of an entry. Send or copy it again."
+            )
+        raise malformed("Bytes that are not DICOM follow the last entry of the file.")
 
     def _cut(self, frame: _Frame, tag: int) -> Reject:
         # A value reaches beyond its frame: cut short, or bytes that are no element?
         is_plausible = tag > frame.last and tag >> 16 != 0xFFFF
         if is_plausible and (tag >> 16 & 1 or entry(tag).is_known):
             return self._cut_or_overrun(frame)
-        return malformed("Bytes that belong to no element follow the last one.")
+        return malformed("Bytes that are not DICOM follow the last entry of the file.")
 
     def _cut_or_overrun(self, frame: _Frame) -> Reject:
         if frame.end < self.size:
-            return malformed("A value is longer than the sequence that holds it.")
-        return incomplete("The file was cut short: it ends before its last element does.")
+            return malformed(
+                "The header is damaged: an entry is longer than the list that holds it."
+            )
+        return incomplete(
+            "The file was cut short: it ends before its last entry does. Send or copy it again."
+        )
 
     def _step_over(self) -> bool:
         # What is broken inside a sequence of known length hides nothing behind it:
-        # go on after the innermost one.
+        # go on after the innermost one.  What only seemed to be a sequence is bytes.
+        guesses = [at for at, frame in enumerate(self._stack) if frame.guess[1]]
         while len(self._stack) > 1:
             frame = self._stack.pop()
             if frame.sequence is not None:
                 self._depth -= 1
-            if not frame.is_open:
+            if guesses and len(self._stack) == guesses[-1]:
+                start, length = frame.guess
+                self._pos = start + length
+                parent = self._stack[-1].elements
+                parent[-1] = (parent[-1][0], b"UN", self._bytes_or_bulk(start, length))
+                return True
+            if not guesses and not frame.is_open:
                 self.notes.add("unreadable-sequence")
                 self._pos = frame.end
                 return True
         return False
+
+    def _bytes_or_bulk(self, start: int, length: int) -> Value:
+        if length > INLINE:
+            return Bulk(start, length)
+        window, base = self._source.at(start, length)
+        return window[start - base : start - base + length]
+
+    def _read_otherwise(self, frame: _Frame) -> bool:
+        # One element may be written in a form that its VR does not have: with the
+        # other width of length, or as if the encoding were implicit.  Believed where
+        # that leads to the next element, or to the very end.
+        if frame.sequence is not None or not frame.encoding.is_explicit:
+            return False
+        pos = self._pos
+        buffer, base, edge = self._window(pos, 12)
+        if pos + 12 > edge:
+            return False
+        group, number, vr, short = frame.heads[0](buffer, pos - base)
+        (implicit,) = frame.heads[1](buffer, pos - base + 4)
+        (before,) = frame.heads[1](buffer, pos - base)
+        tag = group << 16 | number
+        is_last = pos + 8 == frame.end
+        if vr in _RECENT and not is_last and self._leads_on(frame, tag, pos + 8 + short):
+            return self._accept(frame, tag, vr, pos + 8, short)
+        if vr not in _KNOWN:
+            for length in (implicit, short):
+                if tag > frame.last and self._leads_on(frame, tag, pos + 8 + length):
+                    return self._accept(frame, tag, b"UN", pos + 8, length)
+        if frame.elements and frame.elements[-1][2] == b"" and frame.elements[-1][1] in SHORT:
+            last, vr, _ = frame.elements[-1]
+            if before and self._leads_on(frame, last, pos + 4 + before):
+                frame.elements.pop()
+                return self._accept(frame, last, vr, pos + 4, before)
+        return False
+
+    def _leads_on(self, frame: _Frame, tag: int, stop: int) -> bool:
+        if stop >= frame.end:
+            return stop == frame.end
+        buffer, base, edge = self._window(stop, 12)
+        if stop + 8 > min(edge, frame.end):
+            return False
+        group, number, vr, _ = frame.heads[0](buffer, stop - base)
+        following = group << 16 | number
+        if group == 0xFFFE:
+            return frame.is_open
+        return following > tag and vr in _KNOWN
+
+    def _accept(self, frame: _Frame, tag: int, vr: bytes, start: int, length: int) -> bool:
+        self.notes.add("form-of-length")
+        self._count()
+        value = self._bytes_or_bulk(start, length)
+        if vr not in BINARY and length > INLINE:
+            self._budget -= length
+            if self._budget < 0:
+                raise too_large()
+            buffer, base, _ = self._window(start, length)
+            value = buffer[start - base : start - base + length]
+        frame.elements.append((tag, vr, value))
+        frame.last = tag
+        self._pos = start + length
+        # The windows went ahead: start again here.
+        self._buffer, self._base, self._edge = b"", self._pos, self._pos
+        return True
 
     def _only_zeros(self, pos: int) -> bool:
         return not any(bytes(piece).strip(b"\0") for piece in chunks(self._source, pos, self.size))
