@@ -313,6 +313,8 @@ class Ingest:
         if self._failures == 0:
             _logger.warning("waiting: %s", words)
         self._failures += 1
+        # Whatever was about to be claimed is still in the spool: look again.
+        self._must_look = True
         self._trouble = f"waiting: {words}"
         pause = min(2.0 ** (self._failures - 1), _LONGEST_BACK_OFF)
         self._resume_at = self._clock.monotonic() + pause
