@@ -115,7 +115,6 @@ class DcmtkReceiver:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                cwd="/",
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # calls one function of libc, takes no lock
             )

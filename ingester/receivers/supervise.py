@@ -71,6 +71,8 @@ class _Child:
 
     row: int
     process: subprocess.Popen[bytes] | None = None
+    reader: threading.Thread | None = None
+    is_trusted: bool = True  # after a death only once it has reported
     figures: Figures = field(default_factory=Figures)
     started_at: float = 0.0
     pause: float = 0.0
@@ -139,11 +141,7 @@ class ScpReceiver:
         child.started_at = self._monotonic()
         try:
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                pass_fds=inherited,
-                env=_environment(),
-                cwd="/",
+                command, stdin=subprocess.PIPE, pass_fds=inherited, env=_environment()
             )
         except OSError as error:
             os.close(reader)
@@ -159,9 +157,10 @@ class ScpReceiver:
             process.stdin.close()
         except BrokenPipeError:
             _log.warning("a receiving process ended as soon as it was started")
-        threading.Thread(
+        child.reader = threading.Thread(
             target=self._listen_to, args=(child.row, reader), name="scp-reports", daemon=True
-        ).start()
+        )
+        child.reader.start()
 
     def _listen_to(self, row: int, reader: int) -> None:
         """Read one process's reports until it ends; runs in a thread of its own."""
@@ -185,12 +184,9 @@ class ScpReceiver:
             if now >= self._start_at:
                 self.start()
             return False
-        with self._lock:
-            fresh, self._fresh = self._fresh, {}
-        for row, figures in fresh.items():
-            self._children[row].figures = figures
         for child in self._children:
             self._look_after(child, now)
+            self._take_figures(child)
         if now - self._swept_at > self.settings.network_timeout:
             self._swept_at = now
             self._sweep()
@@ -208,6 +204,13 @@ class ScpReceiver:
         waits = [child.start_at - now for child in self._children if child.process is None]
         return max(0.0, min([*waits, _LONGEST_PAUSE]))
 
+    def _take_figures(self, child: _Child) -> None:
+        with self._lock:
+            figures = self._fresh.pop(child.row, None)
+        if figures is not None:
+            child.figures = figures
+            child.is_trusted = True
+
     def _look_after(self, child: _Child, now: float) -> None:
         if child.process is not None:
             code = child.process.poll()
@@ -217,6 +220,10 @@ class ScpReceiver:
             child.process = None
             assert self._census is not None
             self._census.wipe(child.row)
+            if child.reader is not None:
+                child.reader.join(1.0)  # its last words; the pipe ends with the process
+            self._take_figures(child)
+            child.is_trusted = False
             self._bury(child)
             self.state.restarts += 1
             self._put_off(child)
@@ -236,7 +243,7 @@ class ScpReceiver:
         child.figures = Figures(last_source=child.figures.last_source)
 
     def _sum_up(self) -> bool:
-        living = [child for child in self._children if child.process is not None]
+        living = [each for each in self._children if each.process and each.is_trusted]
         state = self.state
         state.processes = len(living)
         state.is_up = bool(living)

@@ -226,3 +226,21 @@ def test_what_a_child_logs_is_logged_here_without_patient_data(
     watched.until(lambda: watched.receiver.state.failed_objects == 1)
     watched.until(lambda: "status A900" in caplog.text)
     assert "Mustermann" not in caplog.text
+
+
+def test_a_process_that_cannot_live_leaves_the_receiver_down(tmp_path: Path) -> None:
+    """Each start ends at once: the pauses grow, and nobody is told "up" in between."""
+    watched = Watched(tmp_path / "spool", ScpSettings(port=0, processes=1))
+    watched.receiver.start()
+    try:
+        os.kill(watched.receiver.process_ids()[0], signal.SIGKILL)
+        watched.until(lambda: watched.receiver.state.restarts == 1)
+        watched.ahead += 2
+        watched.receiver.poll()
+        assert watched.receiver.process_ids()
+        os.kill(watched.receiver.process_ids()[0], signal.SIGKILL)
+        watched.until(lambda: not watched.receiver.state.is_up)
+        watched.until(lambda: watched.receiver.state.restarts == 2)
+        assert 1.0 < watched.receiver.next_poll_in() <= 2.0
+    finally:
+        watched.receiver.stop(5.0)
