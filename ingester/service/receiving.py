@@ -16,6 +16,7 @@ from ingester.control import Document
 from ingester.spool import RECEIVED, Spool
 
 if TYPE_CHECKING:
+    from ingester.receivers.dcmtk import DcmtkSettings
     from ingester.receivers.settings import ScpSettings
     from ingester.receivers.supervise import ReceiverState
 
@@ -78,6 +79,12 @@ class Receivers:
             from ingester.receivers.supervise import ScpReceiver
 
             made.append(ScpReceiver(scp_settings(self._settings), self._spool.root, self._wake))
+        dcmtk = self._settings.receiver.dcmtk
+        if dcmtk.enabled:
+            from ingester.receivers.dcmtk import DcmtkReceiver
+
+            folder = self._spool.root / dcmtk.source
+            made.append(DcmtkReceiver(dcmtk_settings(self._settings), folder, self._wake))
         return made
 
     def poll(self) -> bool:
@@ -153,4 +160,20 @@ def scp_settings(settings: Settings) -> ScpSettings:
         tls_key=str(tls.key or ""),
         tls_client_ca=str(tls.client_ca or ""),
         tls_require_client_certificate=tls.require_client_certificate,
+    )
+
+
+def dcmtk_settings(settings: Settings) -> DcmtkSettings:
+    """Translate `[receiver.dcmtk]` for its receiver."""
+    from ingester.receivers.dcmtk import DcmtkSettings
+
+    dcmtk = settings.receiver.dcmtk
+    return DcmtkSettings(
+        port=dcmtk.port,
+        ae_title=dcmtk.ae_title,
+        program=dcmtk.program,
+        arguments=dcmtk.arguments,
+        certificate=str(dcmtk.certificate or ""),
+        key=str(dcmtk.key or ""),
+        client_ca=str(dcmtk.client_ca or ""),
     )

@@ -19,7 +19,8 @@ from ingester.archive import Archive
 from ingester.config import Settings
 from ingester.errors import Fatal
 from ingester.ingest import IngestSettings, SourceDefaults
-from ingester.prepare import Limits, initialise
+from ingester.orphans import begin_reading
+from ingester.prepare import Limits
 from ingester.spool import Share, Spool
 from ingester.unpack import UnpackLimits
 from ingester.watch import Folder, mount_of, read_mounts
@@ -116,8 +117,10 @@ def pool_of(workers: int) -> Callable[[], ProcessPoolExecutor]:
 
     def make() -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["ingester.pool", "ingester.compare", "ingester.unpack"])
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=initialise)
+        context.set_forkserver_preload(
+            ["ingester.orphans", "ingester.pool", "ingester.compare", "ingester.unpack"]
+        )
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_reading)
 
     return make
 
