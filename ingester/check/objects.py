@@ -55,6 +55,7 @@ class ObjectReader:
 
     def read(self, paths: Iterable[str]) -> Iterator[Found]:
         """Read files, some ahead of the others, and yield them in the order given."""
+        durable.make_folder(self.root / ".staging", 0o750)
         waiting: list[tuple[list[str], Future[list[Prepared | OSError]] | None]] = []
         for chunk in _chunks(paths):
             requests = [self._request(path) for path in chunk]
@@ -74,22 +75,25 @@ class ObjectReader:
             answers = prepare_many([self._request(path) for path in paths])
         for path, answer in zip(paths, answers, strict=True):
             if isinstance(answer, Prepared) and answer.staged:
-                durable.unlink(Path(self._request(path).staging))
+                durable.unlink(Path(self._staging(path)))
             yield self._found(path, answer)
 
     def _request(self, path: str) -> PrepareRequest:
         character_set, issuer = self.defaults(path.split("/", 1)[0])
-        name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
         return PrepareRequest(
-            path=str(self.root / path),
+            path=f"{self.root}/{path}",
             intake="link",
-            # Only a file with a second name is copied: a claim a crash left behind.
-            staging=str(self.root / ".staging" / f"check-{name}"),
+            staging=self._staging(path),
             is_received=True,
             character_set=character_set,
             issuer_of_patient_id=issuer,
             limits=self.limits,
         )
+
+    def _staging(self, path: str) -> str:
+        # Only a file with a second name is copied: a claim that a crash left behind.
+        name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return f"{self.root}/.staging/check-{name}"
 
     def _found(self, path: str, answer: Prepared | OSError) -> Found:
         if isinstance(answer, OSError):

@@ -51,9 +51,16 @@ CARRIED = (
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Site:
+def full(built: Path, tmp_path: Path) -> Site:
     """A site with two studies, a conflict, a duplicate, foreign and broken files."""
-    site = Site(tmp_path)
+    root = tmp_path / "site"
+    shutil.copytree(built, root)  # which keeps the files' times
+    return Site(root)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = Site(tmp_path_factory.mktemp("built"))
     root = site.spool.root
     for number in range(1, 4):
         drop(root / "CT1" / "CD_1" / f"IM{number}", instance(instance=number))
@@ -66,7 +73,7 @@ def full(tmp_path: Path) -> Site:
     drop(root / "cut.dcm", encoded(instance(patient=3))[:-40])
     site.ingest_all()
     derive(site)
-    return site
+    return site.root
 
 
 def derive(site: Site) -> None:
@@ -341,6 +348,33 @@ def test_what_cannot_be_taken_in_is_named_and_stays(full: Site) -> None:
     ]  # fmt: skip
     assert (folder / "1.2.3.dcm").exists()
     assert full.rows("SELECT version FROM instances WHERE path LIKE 'CT1/2000%'") != ["current"]
+
+
+def test_objects_with_a_second_name_are_read_too(full: Site) -> None:
+    before = contents(full)
+    for number, path in enumerate(objects(full)):
+        os.link(full.archive.root / path, full.root / str(number))
+    shutil.rmtree(full.archive.root / ".staging")
+    assert rebuilt(full).findings == ()
+    assert contents(full) == before
+    assert os.listdir(full.archive.root / ".staging") == []
+
+
+def test_a_missing_index_takes_what_the_one_kept_aside_last_tells(full: Site) -> None:
+    before = contents(full), contents(full, CARRIED)
+    rebuilt(full)
+    for file in full.index.parent.glob("index.db"):
+        file.unlink()
+    rebuilt(full)
+    assert (contents(full), contents(full, CARRIED)) == before
+
+
+def test_a_source_may_leave_out_its_issuer(full: Site) -> None:
+    rebuilt(full, defaults=lambda source: ("", "CLINIC" if source == "CT1" else ""))
+    assert full.rows("SELECT DISTINCT issuer_of_patient_id FROM patients ORDER BY 1") == [
+        None,
+        "CLINIC",
+    ]
 
 
 def test_a_variant_is_told_from_a_conflict_by_its_bytes(tmp_path: Path) -> None:
