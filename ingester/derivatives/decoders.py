@@ -179,9 +179,9 @@ def decode(data: bytes, syntax: str, layout: Layout) -> Decoded:
         for name in order:
             try:
                 found = _decode_by(name, data, syntax, layout, stream)
-            except MemoryError:
+            except (MemoryError, KeyboardInterrupt, SystemExit):
                 raise
-            except Exception as error:  # noqa: BLE001 - decoders raise anything; the next is asked
+            except BaseException as error:  # noqa: BLE001 - decoders raise anything, those in Rust even a panic that is no Exception; the next is asked
                 logger.debug("decoder %s refused a frame: %s", name, type(error).__name__)
             else:
                 # Some decoders fill up a JPEG that was cut short without a word.

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
@@ -203,6 +204,13 @@ def _inflate(data: bytes) -> bytes:
     return result
 
 
+def _character_encoding(header: Dataset) -> list[str]:
+    try:
+        return convert_encodings(header.get("SpecificCharacterSet"))
+    except BROKEN:
+        return convert_encodings(None)
+
+
 def _read_header(
     stream: ClippedReader, syntax: str, is_implicit: bool, is_little_endian: bool
 ) -> ObjectFile:
@@ -231,8 +239,10 @@ def _read_header(
                     cast(BinaryIO, stream), is_implicit, is_little_endian, stop_when=is_pixels
                 ):
                     elements.setdefault(element.tag, element)
-        except BROKEN:
+        except BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's fault, not the object's
             is_whole = False
         header = Dataset(elements)
-        header.set_original_encoding(is_implicit, is_little_endian)
+        header.set_original_encoding(is_implicit, is_little_endian, _character_encoding(header))
     return ObjectFile(stream, header, syntax, pixels, is_whole)

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from ingester.derivatives import card, decoders, icc, icon, kinds
+from ingester.derivatives import card, decoders, documents, icc, icon, kinds
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.frames import FrameSource
 from ingester.derivatives.mapping import (
@@ -52,6 +52,7 @@ __all__ = [
     "ThumbnailMaker",
     "ThumbnailSettings",
     "card_thumbnail",
+    "document_thumbnail",
     "render_thumbnail",
     "representative_frames",
 ]
@@ -80,6 +81,10 @@ def render_thumbnail(path: str | Path, settings: ThumbnailSettings | None = None
         with FrameSource(path) as source:
             return thumbnail_of_frames(source, settings)
     except DecodeError as error:
+        if error.reason is DerivativeReason.NO_PIXELS and settings.documents == "render":
+            document = document_thumbnail(path)
+            if document is not None:
+                return document
         return card_thumbnail(path, error.reason)
     except MemoryError:
         return card_thumbnail(path, DerivativeReason.TOO_LARGE)
@@ -145,6 +150,27 @@ def card_thumbnail(path: str | Path, reason: DerivativeReason | None) -> Thumbna
         return Thumbnail(encoded(picture), Status.MADE, None, detail)
     status = Status.SKIPPED if reason in _SKIPPED else Status.FAILED
     return Thumbnail(encoded(picture), status, reason, detail)
+
+
+def document_thumbnail(path: str | Path) -> Thumbnail | None:
+    """Render a report or a waveform, None where the object is neither or is damaged."""
+    with open_object(path) as found:
+        image = documents.document_image(found.header) if found.is_whole else None
+    if image is None:
+        return None
+    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
+    detail: dict[str, type_json] = {
+        "rendering": "document",
+        "frame": None,
+        "window": None,
+        "window_source": None,
+        "decoder": None,
+        "width": image.width,
+        "height": image.height,
+        "versions": _versions(""),
+        "phi": "possible",
+    }
+    return Thumbnail(encoded(image), Status.MADE, None, detail)
 
 
 class ThumbnailMaker:

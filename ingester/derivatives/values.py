@@ -28,6 +28,7 @@ BROKEN = (
     NotImplementedError,
     LookupError,
     EOFError,
+    OSError,  # of a buffer in memory: pydicom says so where a tag is missing
     RecursionError,
     struct.error,
 )
