@@ -89,17 +89,17 @@ class Completion:
         if origin is not None:
             quiet.origins.setdefault(origin)
 
-    def due(self, now: float, *, is_waiting: Callable[[Origin], bool]) -> list[Finished]:
+    def due(self, now: float, *, is_waiting: Callable[[Key, Origin], bool]) -> list[Finished]:
         """Return, once, what is complete by *now*.
 
-        *is_waiting* tells whether a file of that origin waits, or may still come over
-        an open association.
+        *is_waiting* tells whether a file of that origin, which may belong to that key,
+        waits or may still come over an open association.
         """
         finished = []
         for key, quiet in list(self._open.items()):
             if quiet.due > now:
                 continue
-            waits = any(is_waiting(origin) for origin in quiet.origins)
+            waits = any(is_waiting(key, origin) for origin in quiet.origins)
             if waits and now < quiet.since + self._quiet + self._at_most:
                 quiet.due = now + _AGAIN_SECONDS
                 continue

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from ingester.completion import BatchKey, Completion, Finished, Origin, StudyKey
+from ingester.completion import BatchKey, Completion, Finished, Key, Origin, StudyKey
 from ingester.errors import Retry
 from ingester.hooks import Hooks
 from ingester.index.rows import Event
@@ -66,7 +66,7 @@ class Announcer:
         hooks: Hooks,
         clock: Clock,
         *,
-        is_waiting: Callable[[Origin], bool],
+        is_waiting: Callable[[Key, Origin], bool],
     ) -> None:
         self._writer = writer
         self._connect = connect

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ingester.archive import Archive
-from ingester.completion import Completion, Origin
+from ingester.completion import Completion, Key, Origin
 from ingester.config import Settings
 from ingester.control import Control, Document, Refused, Request
 from ingester.errors import IngesterError, Retry
@@ -273,9 +273,9 @@ class Service:
         )
         self._snapshot_thread.start()
 
-    def _is_waiting(self, origin: Origin) -> bool:
+    def _is_waiting(self, key: Key, origin: Origin) -> bool:
         assert self.ingest is not None
-        if origin in self.ingest.batches_under_way() or self.receivers.has_association(origin):
+        if origin in self.ingest.batches_under_way() or self.receivers.has_association(key, origin):
             return True
         return lies_in_spool(self.spool, origin)
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ingester.completion import Origin
+from ingester.completion import Key, Origin, StudyKey
 from ingester.config import Settings
 from ingester.control import Document
-from ingester.spool import RECEIVED, Spool
+from ingester.spool import Spool
 
 if TYPE_CHECKING:
     from ingester.receivers.dcmtk import DcmtkSettings
@@ -108,16 +107,18 @@ class Receivers:
         """Return whether every receiver that should run does."""
         return all(receiver.state.is_up for receiver in self._receivers)
 
-    def has_association(self, origin: Origin) -> bool:
-        """Return whether objects of *origin* may still be coming in.
+    def has_association(self, key: Key, origin: Origin) -> bool:
+        """Return whether an association is open over which more of *key* may come.
 
-        A receiver tells how many associations are open, not whose: any of them counts
-        for a source that ever sent by the network.
+        A study's later objects often come over another association of the same sender,
+        so for a study any of its source's counts; a batch is one association.
         """
-        source, _ = origin
-        if not any(receiver.state.associations for receiver in self._receivers):
-            return False
-        return Path(self._spool.root / RECEIVED / source).is_dir()
+        is_study = isinstance(key, StudyKey)
+        return any(
+            each == origin[0] if is_study else (each, batch) == origin
+            for receiver in self._receivers
+            for each, batch in receiver.state.open
+        )
 
     def as_document(self) -> list[Document]:
         """Return the receivers' states for `status`."""

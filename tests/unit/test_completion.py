@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ingester.completion import BatchKey, Completion, Origin, StudyKey
+from ingester.completion import BatchKey, Completion, Key, Origin, StudyKey
 from ingester.model import (
     ArrivalRecord,
     ImageAttributes,
@@ -47,7 +47,7 @@ def arrival(
     )
 
 
-def nobody(_: Origin) -> bool:
+def nobody(_: Key, __: Origin) -> bool:
     return False
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_waits_holds_its_study_up_but_not_for_ever() -> None:
     completion = Completion(quiet=60, at_most=900)
     completion.saw([arrival(batch="CD_1"), arrival("1.3", "CD_2")], 0.0)
 
-    def waits(origin: Origin) -> bool:
+    def waits(_: Key, origin: Origin) -> bool:
         return origin == ("CT1", "CD_1")
 
     first = completion.due(60.0, is_waiting=waits)
@@ -96,7 +96,7 @@ def test_a_file_that_waits_holds_its_study_up_but_not_for_ever() -> None:
 def test_it_is_told_soon_after_the_waiting_ends() -> None:
     completion = Completion(quiet=60, at_most=900)
     completion.saw([arrival(batch="CD_1")], 0.0)
-    assert completion.due(60.0, is_waiting=lambda _: True) == []
+    assert completion.due(60.0, is_waiting=lambda *_: True) == []
     due = completion.next_due()
     assert due is not None
     assert due <= 65.0

@@ -99,8 +99,8 @@ def test_a_missing_archive_disk_exits_2(running: Running) -> None:
 
 def test_a_quarantined_file_is_sent_back_by_the_running_service(running: Running) -> None:
     running.start()
-    (running.spool / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\2\0\0\0ZZ")
-    until(lambda: rows(running, "SELECT 1 FROM arrivals WHERE outcome = 'quarantined'"), within=60)
+    drop(running.spool / "nameless.dcm", instance(StudyInstanceUID=None))
+    until(lambda: rows(running, "SELECT 1 FROM arrivals WHERE outcome = 'quarantined'"))
     (arrival_id,) = os.listdir(running.spool / "quarantine")
     told = service.perform(running.settings, "retry", ids=[arrival_id, "nonsense"])
     assert [each["arrival_id"] for each in told["retried"]] == [arrival_id]
