@@ -36,7 +36,7 @@ _ASIDE = frozenset((0xFFFCFFFC, 0x7FE00001, 0x7FE00002))
 
 #: Attributes that describe how pixels are written, where the syntaxes differ
 #: (PS3.5 §8.2, PS3.3 §C.7.6.3.1.2): a lossless re-encoding rightly changes them.
-_OF_THE_ENCODING = frozenset((0x00280004, 0x00280006))
+_OF_THE_ENCODING = frozenset((0x00280004, 0x00280006, *_PIXELS))
 
 _CHARACTER_SET = 0x00080005
 _MOST_NAMES = 64
@@ -163,16 +163,13 @@ def _verdict(new: _Version, old: _Version) -> Verdict:
         )
         for version in (new, old)
     ]
-    is_other_syntax = new.pixel_syntax != old.pixel_syntax
     differing = set(_differences(sides[0], sides[1]))
-    pixels_differ = any(tag in differing for tag in _PIXELS)
-    header = differing.difference(_PIXELS)
-    if is_other_syntax and pixels_differ:
-        header -= _OF_THE_ENCODING
-        if not header:
+    if new.pixel_syntax != old.pixel_syntax and any(tag in sides[0].values for tag in _PIXELS):
+        if differing <= _OF_THE_ENCODING:
             return Verdict(Outcome.VARIANT)
     elif not differing:
         return Verdict(Outcome.DUPLICATE)
+    pixels_differ = any(tag in differing for tag in _PIXELS)
     names = [entry(tag).name if not tag >> 16 & 1 else "" for tag in sorted(differing)]
     numbers = [f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in sorted(differing)]
     keywords = [

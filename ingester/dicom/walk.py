@@ -238,6 +238,8 @@ class Walker:
                         if stop > edge:
                             raise self._cut(frame, tag)
                     value = buffer[start - base : stop - base] if is_kept else b""
+                if length & 1:
+                    self.notes.add("odd-length")
                 append((tag, vr, value))
                 frame.last = last = tag
                 pos = stop
