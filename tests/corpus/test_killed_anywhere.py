@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,6 @@ def test_killed_at_random_moments(corpus: Path, tmp_path: Path) -> None:
         after = dice.uniform(0.3, most)
         killed += kill_after(command, after)
         command.run("run", "--once", exit_code=1 if command.left_in_spool() else None)
-        print(f"killed after {after:.2f} s of {seconds:.1f} s", file=sys.stderr)
         found = state(command)
         for part, value in expected.items():
             assert found[part] == value, f"{part} differs; killed after {after} s"
