@@ -33,7 +33,9 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from ingester.derivatives.confine import confine, die_with_parent, limit, waited_seconds
+from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.request import Allowance, DeriveRequest, DeriveResult
+from ingester.derivatives.video import ffmpeg_program, ffmpeg_version
 
 type_target = Callable[[DeriveRequest], DeriveResult]
 
@@ -235,6 +237,15 @@ def _send(pipe: socket.socket, answer: bytes, last: bytes) -> None:
     pipe.send(last + answer)
 
 
+def _warm_up() -> None:
+    """Look for FFmpeg once, not in every worker (finding it runs it)."""
+    try:
+        ffmpeg_program()
+        ffmpeg_version()
+    except DecodeError:
+        pass  # each video will say so
+
+
 def main() -> None:
     """Be the template: `template DESCRIPTOR PARENT WORKERS MODULE:FUNCTION`."""
     descriptor, parent, workers, name = sys.argv[1:5]
@@ -243,6 +254,7 @@ def main() -> None:
     die_with_parent(int(parent))
     module, _, function = name.partition(":")
     target: type_target = getattr(importlib.import_module(module), function)
+    _warm_up()
     gc.collect()
     gc.freeze()  # what is shared with the workers stays shared
     os.set_inheritable(int(descriptor), False)

@@ -244,7 +244,7 @@ class Ffmpeg:
     def _fail(self) -> NoReturn:
         # What FFmpeg says may quote the stream: only what is known is passed on.
         said = self._log.read_bytes()[-65536:]
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        for code in (errno.ENOSPC, errno.EDQUOT):
             if os.strerror(code).encode() in said:
                 raise OSError(code, os.strerror(code))
         if self._process.returncode == -signal.SIGXFSZ:
@@ -273,8 +273,17 @@ def _die_with_parent() -> None:
 
 @lru_cache(maxsize=1)
 def ffmpeg_program() -> str:
-    """Return the path of FFmpeg's program (the wheel's, unless the environment names one)."""
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    """Return the path of FFmpeg's program (the wheel's, unless the environment names one).
+
+    Raises
+    ------
+    DecodeError
+        There is none (`encoder-failed`).
+    """
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise _refused("there is no FFmpeg program") from error
 
 
 @lru_cache(maxsize=1)
