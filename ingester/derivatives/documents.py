@@ -27,6 +27,7 @@ _MOST_LINE = 160
 _MOST_SAMPLES = 4_000_000
 _SAMPLE_TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
 _STANDARD_LEADS = 12
+_KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
 _SHOWN_SECONDS = 10.0
 
 type_line = tuple[int, str, str]
@@ -36,6 +37,8 @@ def document_image(header: Dataset) -> Image.Image | None:
     """Return a picture of a report or a waveform, None where the object is neither."""
     if items(header, "WaveformSequence"):
         return _waveform(header)
+    if text(header, "SOPClassUID") == _KEY_OBJECTS:
+        return None
     if text(header, "ValueType") == "CONTAINER" and items(header, "ContentSequence"):
         return _report(header)
     return None
@@ -79,7 +82,9 @@ def _said(content: Dataset, kind: str) -> str:
         measured = item(content, "MeasuredValueSequence")
         unit = item(measured, "MeasurementUnitsCodeSequence")
         symbol = text(unit, "CodeValue")
-        return f"{text(measured, 'NumericValue')} {'' if symbol == '1' else symbol}".strip()
+        measure = number(measured, "NumericValue")
+        amount = "" if measure is None else f"{measure:.6g}"
+        return amount if symbol == "1" else f"{amount} {symbol}".strip()
     if kind in ("DATE", "TIME", "DATETIME"):
         return text(content, {"DATE": "Date", "TIME": "Time", "DATETIME": "DateTime"}[kind])
     return {"IMAGE": "[image]", "WAVEFORM": "[waveform]", "SCOORD": "[region]"}.get(kind, "")
