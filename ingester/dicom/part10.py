@@ -46,7 +46,7 @@ _TRANSFER_SYNTAX, _MEDIA_SOP_CLASS = 0x00020010, 0x00020002
 _SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 
 #: A DICOMDIR of a whole disc has more elements than any image.
-_DIRECTORY_FACTOR = 16
+_DIRECTORY_FACTOR = 4
 
 _UIDS = {
     EXPLICIT_LITTLE: EXPLICIT_VR_LITTLE_ENDIAN,
@@ -249,7 +249,11 @@ def _read_data_set(source: Source, meta: _Meta, settings: Settings, notes: set[s
             elements = walker.walk()
         except Reject as reject:
             # The encoding that explains most of the file says what is wrong with it.
-            if len(walker.elements) > farthest:
+            is_told = failure is None or reject.refusal.reason in (
+                Reason.INCOMPLETE,
+                Reason.MALFORMED,
+            )
+            if is_told and len(walker.elements) > farthest:
                 failure, farthest = reject, len(walker.elements)
             continue
         if not is_first and _value(elements, _SOP_INSTANCE) is None:
