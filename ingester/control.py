@@ -35,7 +35,7 @@ from ingester.model import type_json
 log = logging.getLogger(__name__)
 
 SOCKET_NAME = ".control"
-_LONGEST_LINE = 4 * 2**20
+_LONGEST_LINE = 64 * 2**20
 _MOST_CONNECTIONS = 32
 _READ_SECONDS = 10.0
 _ANSWER_SECONDS = 3600.0

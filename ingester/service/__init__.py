@@ -166,7 +166,7 @@ def perform(
         rooms.make_folders(settings, spool, archive)
         writer = index.open_index(settings, archive, clock)
         try:
-            return answer(answers.OpenSite(spool, archive, writer, clock), arguments)
+            return answer(answers.OpenSite(spool, archive, writer, clock, settings), arguments)
         finally:
             writer.close()
 

@@ -15,13 +15,21 @@ from typing import Literal
 from ingester.archive import Archive
 from ingester.check.findings import Finding, FindingKind
 from ingester.check.repair import repair as mend
+from ingester.config import Settings
 from ingester.control import Document, Refused
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest.recovery import retry as send_back
 from ingester.model import Clock, Kind, Reason, moment, type_json
 from ingester.quarantine import discard, quarantined
+from ingester.service import rooms
 from ingester.spool import Spool
+
+_PART = 256
+
+
+def _nothing() -> None:
+    """Do nothing: nobody else waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class OpenSite:
     archive: Archive
     writer: Writer
     clock: Clock
+    settings: Settings
+    meanwhile: Callable[[], None] = _nothing  # called between parts of a long answer
 
 
 def retry(site: OpenSite, arguments: Document) -> Document:
@@ -103,11 +113,21 @@ def derive(site: OpenSite, arguments: Document) -> Document:
 def repair(site: OpenSite, arguments: Document) -> Document:
     """Mend the `findings` of a check: a list of objects with kind, path and message."""
     findings = [_finding(each) for each in arguments.get("findings") or []]
-    told = mend(findings, site.archive.root, site.writer, spool=site.spool.root)
-    return {
-        "mended": [asdict(finding) for finding in told.mended],
-        "left": [asdict(finding) for finding in told.left],
-    }
+    mended: list[Finding] = []
+    left: list[Finding] = []
+    for start in range(0, len(findings), _PART):
+        told = mend(
+            findings[start : start + _PART],
+            site.archive.root,
+            site.writer,
+            spool=site.spool.root,
+            defaults=rooms.source_defaults(site.settings),
+            limits=rooms.ingest_settings(site.settings, is_impatient=True).limits,
+        )
+        mended += told.mended
+        left += told.left
+        site.meanwhile()
+    return {"mended": [asdict(each) for each in mended], "left": [asdict(each) for each in left]}
 
 
 def _finding(told: type_json) -> Finding:

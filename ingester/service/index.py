@@ -17,6 +17,7 @@ from ingester.config import Settings
 from ingester.index.connection import Corrupt, connect_reader, is_missing
 from ingester.index.writer import Writer
 from ingester.model import Clock
+from ingester.service import rooms
 
 log = logging.getLogger(__name__)
 
@@ -94,4 +95,18 @@ def snapshot(path: Path, target: Path) -> None:
 def _rebuild(settings: Settings, clock: Clock, progress: Progress | None) -> None:
     from ingester.check import rebuild
 
-    rebuild(settings.archive.path, settings.index.path, clock=clock, progress=progress)
+    with rooms.pool_of(settings.workers.prepare_count)() as executor:
+        made = rebuild(
+            settings.archive.path,
+            settings.index.path,
+            clock=clock,
+            spool=settings.spool.path,
+            progress=progress,
+            executor=executor,
+            defaults=rooms.source_defaults(settings),
+            limits=rooms.ingest_settings(settings, is_impatient=True).limits,
+            mode=_FILE_MODE,
+        )
+    log.warning("the index is made again: %d objects", made.objects)
+    for finding in made.findings:
+        log.warning("not taken in: %s: %s", finding.kind, finding.path)

@@ -299,11 +299,15 @@ class Service:
 
     def _meanwhile(self, done: int, total: int | None, note: str) -> None:
         """Keep receivers, systemd and questions served while the index is rebuilt."""
-        self.receivers.poll()
-        notify("WATCHDOG=1")
+        self._stay_alive()
         self._answer_requests()
         if self._progress is not None:
             self._progress(done, total, note)
+
+    def _stay_alive(self) -> None:
+        """Do what cannot wait while something long is done: receivers, systemd."""
+        self._must_look |= self.receivers.poll()
+        notify("WATCHDOG=1")
 
     # ---------------------------------------------------------------- questions
 
@@ -338,7 +342,14 @@ class Service:
     def open_site(self) -> answers.OpenSite:
         """Return what the answers work on."""
         assert self.writer is not None
-        return answers.OpenSite(self.spool, self.archive, self.writer, self.clock)
+        return answers.OpenSite(
+            self.spool,
+            self.archive,
+            self.writer,
+            self.clock,
+            self.settings,
+            meanwhile=self._stay_alive,
+        )
 
     def connect(self) -> sqlite3.Connection:
         """Open a reading connection to the index."""

@@ -83,6 +83,18 @@ def ingest_settings(settings: Settings, *, is_impatient: bool) -> IngestSettings
     )
 
 
+def source_defaults(settings: Settings) -> Callable[[str], tuple[str, str]]:
+    """Return what tells the character set and issuer of a source's files."""
+
+    def defaults(source: str) -> tuple[str, str]:
+        declared = settings.sources.get(source)
+        if declared is None:
+            return "", ""
+        return declared.character_set, declared.issuer_of_patient_id
+
+    return defaults
+
+
 def watched_folders(settings: Settings) -> list[Folder]:
     """Return what the watcher shall watch, and how often to ask where it must poll."""
     shares = [Folder(share.path, share.poll) for share in settings.receiver.share]

@@ -48,7 +48,8 @@ class Running:
             supervisor.settimeout(60)
             name = supervisor.getsockname().decode().replace("\0", "@", 1)
             self.process = self.spawn("run", *arguments, NOTIFY_SOCKET=name)
-            assert supervisor.recv(100) == b"READY=1"
+            while supervisor.recv(100) != b"READY=1":
+                pass  # WATCHDOG=1: an index is being made again
 
     def spawn(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command on this configuration."""

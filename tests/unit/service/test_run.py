@@ -157,3 +157,36 @@ def test_a_file_that_is_written_slowly_is_waited_for(running: Running) -> None:
         file.write(whole[600:])
     running.wait_for_objects(1)
     assert running.objects()[0].read_bytes() == whole
+
+
+def test_a_lost_index_is_made_again_from_the_archive(running: Running) -> None:
+    drop(running.spool / "a.dcm", instance(1, 1, 1, 1))
+    drop(running.spool / "b.dcm", instance(1, 1, 1, 2))
+    running.start()
+    running.wait_for_objects(2)
+    until(lambda: running.status()["pending_derivatives"] == 0)
+    running.stop()
+    before = rows(running, "SELECT sop_instance_uid, path, sha256 FROM instances ORDER BY 1")
+    running.settings.index.path.unlink()
+    drop(running.spool / "c.dcm", instance(1, 1, 1, 3))
+    running.start()
+    running.wait_for_objects(3)
+    assert running.stop()[0] == 0
+    after = rows(running, "SELECT sop_instance_uid, path, sha256 FROM instances ORDER BY 1")
+    assert after[:2] == before
+    assert len(after) == 3
+
+
+def test_a_damaged_index_is_kept_aside_and_made_again(running: Running) -> None:
+    drop(running.spool / "a.dcm", instance(1, 1, 1, 1))
+    running.start()
+    running.wait_for_objects(1)
+    until(lambda: running.status()["pending_derivatives"] == 0)
+    running.stop()
+    path = running.settings.index.path
+    path.write_bytes(b"this is no database" * 1000)
+    running.start()
+    assert running.status()["instances"] == 1
+    running.stop()
+    aside = [each for each in path.parent.iterdir() if each.name.startswith("index.db.")]
+    assert any(each.read_bytes().startswith(b"this is no database") for each in aside)
