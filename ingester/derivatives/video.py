@@ -217,7 +217,7 @@ class Ffmpeg:
                 stderr=log,
                 bufsize=0,
                 env={"LC_ALL": "C"},
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent if _has_one_thread() else None,
             )
 
     def __enter__(self) -> Ffmpeg:
@@ -267,8 +267,15 @@ class Ffmpeg:
 
 
 def _die_with_parent() -> None:
-    # The worker that runs this has one thread: safe between fork and exec.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _has_one_thread() -> bool:
+    """Say whether Python may run between fork and exec: in a worker, not elsewhere."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=1)
