@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingester.derivatives import colour, grayscale
+from ingester.derivatives import colour, grayscale, voi
 from ingester.derivatives.errors import DecodeError
 from ingester.derivatives.frames import FrameSource
 from ingester.derivatives.grayscale import Modality, Rendering, Voi
@@ -157,7 +157,7 @@ class FrameMapper:
         self._padding = grayscale.padding_range(header, layout)
         stored, shown = self._sample(frame, index)
         lead = grayscale.modality_of(header, self._lead, self._order)
-        modality, self._voi = grayscale.choose_voi(
+        modality, self._voi = voi.choose_voi(
             header,
             layout,
             lead,
@@ -182,7 +182,7 @@ class FrameMapper:
                 continue  # a clip is judged by the frames that can be read
             if part.ndim != 2:
                 continue
-            kept = grayscale.without_padding(grayscale.sample([part]), self._padding)
+            kept = voi.without_padding(voi.sample([part]), self._padding)
             stored.append(kept)
             shown.append(grayscale.modality_of(self._source.header, place, self._order).apply(kept))
         return np.concatenate(stored), np.concatenate(shown)

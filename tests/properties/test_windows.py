@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.derivatives.grayscale import Modality, Rendering, Voi, auto_window, window
+from ingester.derivatives.grayscale import Modality, Rendering, Voi, window
+from ingester.derivatives.voi import auto_window
 
 finite = st.floats(-1e5, 1e5, allow_nan=False).map(lambda x: round(x, 3))
 widths = st.floats(1, 1e5).map(lambda x: round(x, 3))
@@ -94,7 +95,7 @@ def test_the_table_is_what_would_be_computed(
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=50), st.booleans())
 def test_an_automatic_window_always_exists(values: list[float], inverted: bool) -> None:
     data = np.array([v for v in values if not abs(v) > 1e150], np.float64)
-    voi = auto_window(data, 0.5, 99.5)
-    assert voi.width > 0
-    picture = Rendering(Modality(), voi, inverted, None).apply(data)
+    chosen = auto_window(data, 0.5, 99.5)
+    assert chosen.width > 0
+    picture = Rendering(Modality(), chosen, inverted, None).apply(data)
     assert picture.dtype == np.uint8
