@@ -93,6 +93,7 @@ class _Import:
         self._source = source
         self._batch = batch
         self._is_quiet = is_quiet
+        self._bytes = 0
         self.handed: list[Handed] = []
         self.foreign: list[int] = []
         self.skipped: list[tuple[Path, str]] = []
@@ -114,7 +115,7 @@ class _Import:
         ):
             for found in walk(paths, is_ignored, self._skip):
                 self._copy_one(handover, found)
-                progress.advance(screen.size(sum(h.size_bytes for h in self.handed[-1:])))
+                progress.advance(screen.size(self._bytes))
             handover.flush()
 
     def _copy_one(self, handover: Handover, found: Found) -> None:
@@ -126,6 +127,7 @@ class _Import:
             self._skip(found.path, f"it cannot be read: {error.strerror}")
             return
         self.handed.append(handover.bring(found, self._batch or found.batch))
+        self._bytes += self.handed[-1].size_bytes
 
     def _skip(self, path: Path, why: str) -> None:
         self.skipped.append((path, why))

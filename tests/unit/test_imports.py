@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observe": set(),
     "completion": set(),
     "hooks": set(),
+    "orphans": {"prepare"},
     "polling": set(),
     "watch": {"polling"},
     "archive": {"durable"},
