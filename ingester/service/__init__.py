@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ingester.config import Settings
@@ -21,6 +21,7 @@ from ingester.errors import Fatal
 from ingester.model import Clock, SystemClock, type_json
 from ingester.service import answers, index, rooms, status
 from ingester.service.index import Progress
+from ingester.service.intake import Stopped
 from ingester.service.loop import Service
 
 __all__ = ["Service", "Summary", "perform", "read_status", "run", "run_once"]
@@ -51,12 +52,13 @@ def run(
     KeyboardInterrupt : the second signal
     """
     with (
+        suppress(Stopped),
         _open_service(settings, "run", clock or SystemClock(), is_once=False) as service,
         _signals_stop(service),
     ):
         service.start()
         if on_ready is not None:
-            on_ready(service.status())
+            on_ready(status.of_service(service))
         while not service.is_over:
             service.wake.wait(service.step())
         service.finish()
@@ -88,7 +90,7 @@ def run_once(
             service.finish()
         for path, why in sorted(service.spool.troubles.items()):
             log.warning("left in the spool: %s: %s", path, why)
-        summary = service.summary()
+        summary = status.summary_of(service.intake)
     return {**summary, "seconds": round(clock.monotonic() - began, 3)}
 
 
@@ -98,12 +100,14 @@ def _turn_until_over(service: Service, clock: Clock) -> None:
         timeout = service.step()
         if service.is_over:
             return
-        if not service.held_up_by:
+        if not service.intake.held_up_by:
             since = None
         elif since is None:
             since = clock.monotonic()
         elif clock.monotonic() - since > _PATIENCE_SECONDS:
-            raise Fatal(f"{service.held_up_by}; nothing is lost, run it again once that is mended")
+            raise Fatal(
+                f"{service.intake.held_up_by}; nothing is lost, run it again once that is mended"
+            )
         service.wake.wait(timeout)
 
 

@@ -7,17 +7,24 @@ until there may be some.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingester.archive import Archive, derivative_path
 from ingester.config import Settings
+from ingester.errors import IngesterError, Retry
 from ingester.index.writer import Writer
 from ingester.model import Clock
 
 if TYPE_CHECKING:
     from ingester.derivatives.schedule import Counts, Derivations
     from ingester.derivatives.worker import Deriver
+
+log = logging.getLogger(__name__)
+
+_LONGEST_BACK_OFF = 60.0
 
 
 class Deriving:
@@ -41,6 +48,9 @@ class Deriving:
         self._derivations: Derivations | None = None
         self._may_lack = True
         self._is_busy = False
+        self._trouble: str | None = None
+        self._failures = 0
+        self._resume_at = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -53,11 +63,15 @@ class Deriving:
     @property
     def trouble(self) -> str | None:
         """Return why derivatives wait, None where they do not."""
+        if self._trouble is not None:
+            return self._trouble
         return self._derivations.trouble if self._derivations is not None else None
 
     @property
     def wake_at(self) -> float | None:
         """Return when `step` has something to do though nobody rang (monotonic)."""
+        if self._trouble is not None:
+            return self._resume_at
         return self._derivations.wake_at if self._derivations is not None else None
 
     @property
@@ -70,10 +84,33 @@ class Deriving:
         self._may_lack = True
 
     def step(self, *, feed: bool = True) -> None:
-        """Take what is ready and, with *feed*, hand out more; never waits."""
+        """Take what is ready and, with *feed*, hand out more; never waits.
+
+        Where the index cannot be written now, it is tried again after a pause: what was
+        finished and not recorded is made again.
+        """
+        if self._trouble is not None and self._clock.monotonic() < self._resume_at:
+            return
+        try:
+            self._step(feed=feed)
+        except (Retry, OSError, sqlite3.OperationalError) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            if self._failures == 0:
+                log.warning("derivatives wait: %s", words)
+            self._failures += 1
+            self._trouble = f"derivatives wait: {words}"
+            pause = min(2.0 ** (self._failures - 1), _LONGEST_BACK_OFF)
+            self._resume_at = self._clock.monotonic() + pause
+            self._may_lack = True
+        else:
+            self._trouble, self._failures = None, 0
+
+    def _step(self, *, feed: bool) -> None:
         if self._derivations is None:
-            if not (feed and self._may_lack and self._has_instances()):
-                self._may_lack = self._may_lack and not feed
+            if not (feed and self._may_lack):
+                return
+            if not self._has_instances():
+                self._may_lack = False
                 return
             self._derivations = self._make()
         wakes = self._derivations.wake_at
@@ -86,7 +123,10 @@ class Deriving:
     def close(self) -> None:
         """Record what is finished, stop the workers; the rest is made another time."""
         if self._derivations is not None:
-            self._derivations.finish()
+            try:
+                self._derivations.finish()
+            except (IngesterError, OSError, sqlite3.Error) as error:
+                log.warning("finished derivatives are made again another time: %s", error)
             self._derivations = None
         if self._deriver is not None:
             self._deriver.close()

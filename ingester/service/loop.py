@@ -2,22 +2,21 @@
 
 Everything that writes the index or starts a process happens here, in small steps; the
 threads and signal handlers around it only ring the bell.  `step` is the body of the
-loop and takes no time of its own: a test can step a day of work without sleeping.
+loop and never sleeps: a test can step a day of work with a clock of its own.
 
-    with opened(settings, ...) as service:
-        service.start()
-        while not service.is_over: service.wake.wait(service.step())
-        service.finish()
+    service = Service(settings, spool, archive, clock, is_once=False)
+    service.start()
+    while not service.is_over:
+        service.wake.wait(service.step())
+    service.finish()
+    service.close()
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import sqlite3
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from ingester.archive import Archive
 from ingester.completion import Completion, Key, Origin
@@ -25,16 +24,14 @@ from ingester.config import Settings
 from ingester.control import Control, Document, Refused, Request
 from ingester.errors import IngesterError, Retry
 from ingester.hooks import Hooks
-from ingester.index.connection import Corrupt, connect_reader
-from ingester.index.writer import Writer
-from ingester.ingest import Ingest
+from ingester.index.connection import connect_reader
 from ingester.model import ArrivalRecord, Clock
 from ingester.observe import described
-from ingester.service import answers, index, rooms, status
+from ingester.service import answers, rooms, status
 from ingester.service.announce import Announcer
-from ingester.service.deriving import Deriving
 from ingester.service.disks import Disks
-from ingester.service.index import Progress
+from ingester.service.index import Progress, Snapshots
+from ingester.service.intake import Intake, Stopped
 from ingester.service.notify import notify, watchdog_seconds
 from ingester.service.receiving import Receivers
 from ingester.service.timers import Timers
@@ -48,16 +45,18 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 _SPACE_SECONDS = 5.0
 _IDLE_SECONDS = 5.0
+_TIDY_SECONDS = 2.0
 _LONGEST_SLEEP = 60.0
+_FIRST_SANE_YEAR = 2020
 
 
 class Service:
-    """One site at work; all methods on the main thread, the locks held.
+    """One site at work; all methods on the main thread, the site held.
 
     Parameters
     ----------
     is_once : no receivers, no watcher, no waiting for what may never come
-    progress : told (done, total or None, note) now and then
+    progress : told (done, total or None, note) after each step
     """
 
     def __init__(
@@ -74,24 +73,31 @@ class Service:
         self.spool = spool
         self.archive = archive
         self.clock = clock
-        self.wake = Wake()
-        self.timers = Timers(clock)
-        self.disks = Disks(settings)
-        self.writer: Writer | None = None
-        self.ingest: Ingest | None = None
-        self.deriving: Deriving | None = None
-        self.watcher: Watcher | None = None
-        self.control: Control | None = None
-        self.receivers = Receivers(settings, spool, self._receiver_changed, self.wake.set)
-        self.is_stopping = False
         self.started_at = clock.now()
+        self.wake = Wake()
         self.rates = status.Rates()
+        self.watcher: Watcher | None = None
+        self.is_stopping = False
         self._is_once = is_once
         self._progress = progress
         self._must_look = True
         self._is_dirty = False
-        self._snapshot_thread: threading.Thread | None = None
-        self._trouble: str | None = None
+        self._timers = Timers(clock)
+        self._disks = Disks(settings)
+        self._control: Control | None = None
+        self._snapshots = Snapshots(settings.index.path, archive.root / "index-snapshot.db")
+        self.receivers = Receivers(settings, spool, self._receiver_changed, self.wake.set)
+        self.intake = Intake(
+            settings,
+            spool,
+            archive,
+            clock,
+            is_impatient=is_once,
+            on_ready=self.wake.set,
+            on_recorded=self._recorded,
+            on_opened=self._opened,
+            meanwhile=self._meanwhile,
+        )
         hooks = settings.hooks
         self._hooks = Hooks(
             {
@@ -101,9 +107,9 @@ class Service:
             },
             on_end=self.wake.set,
         )
-        self.announcer = Announcer(
-            lambda: self.writer,
-            self.connect,
+        self._announcer = Announcer(
+            lambda: self.intake.writer,
+            lambda: connect_reader(settings.index.path),
             archive.root,
             Completion(quiet=hooks.study_quiet, at_most=settings.spool.incomplete_after),
             self._hooks,
@@ -120,15 +126,18 @@ class Service:
         go on while an index is rebuilt), index, what a crash left claimed, watches, and
         only then the first look.
         """
+        if self.started_at.year < _FIRST_SANE_YEAR:
+            log.warning("the clock says %s; is it set?", self.started_at.date())
         rooms.make_folders(self.settings, self.spool, self.archive)
-        self.control = Control(
+        self._control = Control(
             self.archive.root,
             on_request=self.wake.set,
             mode=0o660 if self.settings.spool.group else 0o600,
         )
         if not self._is_once:
             self.receivers.start()
-        self._open_intake()
+        self._look_at_disks()
+        self.intake.open()
         if not self._is_once:
             self.watcher = Watcher(
                 rooms.watched_folders(self.settings),
@@ -139,36 +148,18 @@ class Service:
         self._set_timers()
         notify("READY=1")
 
-    def _open_intake(self) -> None:
-        """Open the index and all that writes to it; take up what was left half-done."""
-        self.writer = index.open_index(
-            self.settings, self.archive, self.clock, progress=self._meanwhile
-        )
-        self.ingest = Ingest(
-            self.spool,
-            self.archive,
-            self.writer,
-            rooms.pool_of(self.settings.workers.prepare_count),
-            rooms.ingest_settings(self.settings, is_impatient=self._is_once),
-            self.clock,
-            on_ready=self.wake.set,
-            on_recorded=self._recorded,
-        )
-        self.deriving = Deriving(
-            self.settings, self.archive, self.writer, self.clock, on_ready=self.wake.set
-        )
+    def _opened(self) -> None:
         if not self._is_once:
-            self.announcer.recall()
-        self._look_at_disks()
-        self.ingest.recover()
+            self._announcer.recall()
 
     def _set_timers(self) -> None:
-        timers, settings = self.timers, self.settings
+        timers, settings = self._timers, self.settings
         timers.every(settings.spool.rescan, self._rescan)
         timers.every(_SPACE_SECONDS, self._look_at_disks)
-        timers.every(_IDLE_SECONDS, self._checkpoint_when_idle)
-        if settings.index.snapshot is not None and not self._is_once:
-            timers.every(settings.index.snapshot, self._snapshot)
+        timers.every(_TIDY_SECONDS, self._tidy)
+        timers.every(_IDLE_SECONDS, self._settle_when_idle)
+        if settings.index.snapshot is not None:
+            timers.every(settings.index.snapshot, self._snapshots.take)
         watchdog = watchdog_seconds()
         if watchdog is not None:
             timers.every(watchdog, lambda: notify("WATCHDOG=1"))
@@ -178,67 +169,53 @@ class Service:
     @property
     def is_over(self) -> bool:
         """Return whether the loop has nothing more to do."""
-        if self.is_stopping:
-            return True
-        if not self._is_once or self.ingest is None or self.deriving is None:
-            return False
-        return self.ingest.is_idle and self.deriving.is_idle and not self._must_look
+        return self.is_stopping or (self._is_once and self.intake.is_idle and not self._must_look)
 
     def step(self) -> float:
         """Do what is due; returns how many seconds to sleep unless rung."""
-        try:
-            return self._step()
-        except Corrupt as error:
-            log.error("%s It is kept aside and made again from the archive.", error)
-            self._close_intake()
-            self._open_intake()
-            self._must_look = True
-            return 0.0
-
-    def _step(self) -> float:
-        assert self.ingest is not None
-        assert self.deriving is not None
-        self.timers.run()
-        if self.receivers.poll():
-            self._must_look = True
-        if self.watcher is not None:
-            if self.watcher.needs_refresh:
-                self.watcher.refresh()
-                self._must_look = True
-            if self.watcher.poll(self.clock.monotonic()):
-                self._must_look = True
+        self._timers.run()
+        self._notice()
         look, self._must_look = self._must_look, False
-        turn = self.ingest.turn(look=look)
-        self._trouble = turn.trouble
-        self.deriving.step()
+        is_busy, wake_at = self.intake.step(look=look)
+        if self.intake.ingest is None:
+            self._must_look = True  # once it is open again
         self._answer_requests()
-        self.announcer.step()
+        self._announce()
         now = self.clock.monotonic()
-        counts = self.ingest.counts
-        self.rates.add(now, counts.arrived, counts.bytes)
+        self.rates.add(now, *self.counts)
         self._tell_progress()
-        if turn.is_busy or self._must_look:
+        if is_busy or (self._must_look and self.intake.ingest is not None):
             return 0.0
         times = [
-            turn.wake_at,
-            self.timers.next_at(),
-            self.announcer.next_due(),
-            self.deriving.wake_at,
+            wake_at,
+            self._timers.next_at(),
+            self._announcer.next_due(),
             self.watcher.next_poll() if self.watcher is not None else None,
             self.receivers.next_at(now),
         ]
         due = min((at for at in times if at is not None), default=now + _LONGEST_SLEEP)
         return min(max(0.0, due - now), _LONGEST_SLEEP)
 
+    def _notice(self) -> None:
+        """See to receivers and watches; a look is due where they say so."""
+        if self.receivers.poll():
+            self._must_look = True
+        if self.watcher is None:
+            return
+        if self.watcher.needs_refresh:
+            self.watcher.refresh()
+            self._must_look = True
+        if self.watcher.poll(self.clock.monotonic()):
+            self._must_look = True
+
     def _look_soon(self) -> None:
         self._must_look = True
         self.wake.set()
 
     def _recorded(self, records: Sequence[ArrivalRecord]) -> None:
-        assert self.deriving is not None
         self._is_dirty = True
-        self.deriving.look_again()
-        self.announcer.saw(records)
+        self._snapshots.note_change()
+        self._announcer.saw(records)
 
     def _rescan(self) -> None:
         if self.watcher is not None:
@@ -246,74 +223,78 @@ class Service:
         self._must_look = True
 
     def _look_at_disks(self) -> None:
-        for name, detail in self.disks.look():
-            self.announcer.add("disk.low", {"disk": name, **detail})
+        for name, detail in self._disks.look():
+            self._announcer.add("disk.low", {"disk": name, **detail})
             log.warning("disk low: %s has %d bytes free", detail["path"], detail["free_bytes"])
-        if self.ingest is not None:
-            self.ingest.paused = self.disks.sentence
+        self.intake.pause(self._disks.sentence)
 
-    def _checkpoint_when_idle(self) -> None:
-        if not self._is_dirty or self.ingest is None or not self.ingest.is_idle:
+    def _tidy(self) -> None:
+        """Remove folders that we emptied, once nobody copies into them any more."""
+        before = self.clock.now().timestamp() - _TIDY_SECONDS
+        self.spool.tidy(older_than_ns=int(before * 1e9))
+
+    def _settle_when_idle(self) -> None:
+        if not (self._is_dirty and self.intake.is_idle and self.intake.writer is not None):
             return
-        assert self.writer is not None
         try:
-            self.writer.checkpoint(idle=True)
+            self.intake.writer.checkpoint(idle=True)
         except Retry as error:
             log.warning("the index's log cannot be emptied now: %s", error)
         self._is_dirty = False
-        self.spool.tidy(older_than_ns=int((self.clock.now().timestamp() - 2.0) * 1e9))
+        if self.settings.index.snapshot is not None:
+            self._snapshots.take_first()
 
-    def _snapshot(self) -> None:
-        """Copy the index in a thread: reading it holds up nobody."""
-        if self._snapshot_thread is not None and self._snapshot_thread.is_alive():
-            return
-        target = self.archive.root / "index-snapshot.db"
-        self._snapshot_thread = threading.Thread(
-            target=_take_snapshot, args=(self.settings.index.path, target), name="snapshot"
-        )
-        self._snapshot_thread.start()
+    def _announce(self) -> None:
+        try:
+            self._announcer.step()
+        except (OSError, sqlite3.OperationalError) as error:
+            log.warning("what is complete cannot be told now: %s", described(error))
 
     def _is_waiting(self, key: Key, origin: Origin) -> bool:
-        assert self.ingest is not None
-        if origin in self.ingest.batches_under_way() or self.receivers.has_association(key, origin):
+        ingest = self.intake.ingest
+        if ingest is None or origin in ingest.batches_under_way():
             return True
-        return lies_in_spool(self.spool, origin)
+        return self.receivers.has_association(key, origin) or lies_in_spool(self.spool, origin)
 
     def _receiver_changed(self, name: str, sentence: str, *, is_up: bool) -> None:
         kind = "receiver.up" if is_up else "receiver.down"
-        self.announcer.add(kind, {"receiver": name, "message": sentence})
+        self._announcer.add(kind, {"receiver": name, "message": sentence})
         if is_up:
             log.info("receiver %s: %s", name, sentence)
         else:
             log.error("receiver %s is down: %s", name, sentence)
 
     def _tell_progress(self) -> None:
-        assert self.ingest is not None
-        counts = self.ingest.counts
-        waiting = self.ingest.claimed + self.ingest.waiting
-        note = self._trouble or self.ingest.paused or ""
-        if not note and not waiting and self.deriving is not None and not self.deriving.is_idle:
+        if self._progress is None or self.intake.ingest is None:
+            return
+        ingest, deriving = self.intake.ingest, self.intake.deriving
+        waiting = ingest.claimed + ingest.waiting
+        note = self.intake.trouble or ""
+        if not note and not waiting and deriving is not None and not deriving.is_idle:
             note = "making thumbnails and videos"
-        if self._progress is not None:
-            self._progress(counts.arrived, counts.arrived + waiting, note)
+        self._progress(ingest.counts.arrived, ingest.counts.arrived + waiting, note)
 
     def _meanwhile(self, done: int, total: int | None, note: str) -> None:
         """Keep receivers, systemd and questions served while the index is rebuilt."""
+        if self.is_stopping:
+            raise Stopped("stopped while the index was being made again; nothing is lost")
         self._stay_alive()
         self._answer_requests()
         if self._progress is not None:
-            self._progress(done, total, note)
+            self._progress(done, total, note or "making the index again")
 
     def _stay_alive(self) -> None:
         """Do what cannot wait while something long is done: receivers, systemd."""
-        self._must_look |= self.receivers.poll()
+        if self.receivers.poll():
+            self._must_look = True
         notify("WATCHDOG=1")
 
     # ---------------------------------------------------------------- questions
 
     def _answer_requests(self) -> None:
-        assert self.control is not None
-        for request in self.control.requests():
+        if self._control is None:
+            return
+        for request in self._control.requests():
             try:
                 request.answer(self._answer(request))
             except IngesterError as error:
@@ -324,72 +305,51 @@ class Service:
 
     def _answer(self, request: Request) -> Document:
         if request.command == "status":
-            return self.status()
-        if self.writer is None:
-            raise Refused("the index is being made again from the archive; ask a little later")
+            return status.of_service(self)
+        if self.intake.writer is None:
+            raise Refused("the index is not open yet; ask a little later (see: ingester status)")
         if request.command == "look":
             self._look_soon()
             return {}
         answer = answers.ANSWERS.get(request.command)
         if answer is None:
             raise Refused(f"the service knows no question {request.command}")
-        document = answer(self.open_site(), request.arguments)
+        document = answer(
+            answers.OpenSite(
+                self.spool,
+                self.archive,
+                self.intake.writer,
+                self.clock,
+                self.settings,
+                meanwhile=self._stay_alive,
+            ),
+            request.arguments,
+        )
         self._look_soon()
-        if self.deriving is not None:
-            self.deriving.look_again()
+        self._snapshots.note_change()
+        if self.intake.deriving is not None:
+            self.intake.deriving.look_again()
         return document
 
-    def open_site(self) -> answers.OpenSite:
-        """Return what the answers work on."""
-        assert self.writer is not None
-        return answers.OpenSite(
-            self.spool,
-            self.archive,
-            self.writer,
-            self.clock,
-            self.settings,
-            meanwhile=self._stay_alive,
-        )
-
-    def connect(self) -> sqlite3.Connection:
-        """Open a reading connection to the index."""
-        return connect_reader(self.settings.index.path)
-
-    def status(self) -> Document:
-        """Return the status document."""
-        return status.of_service(self)
-
     @property
-    def held_up_by(self) -> str | None:
-        """Return why nothing at all goes on, None where something does."""
-        if self.ingest is None or self.ingest.is_idle:
-            return None
-        return self._trouble or self.ingest.paused
+    def counts(self) -> tuple[int, int]:
+        """Return how many files and bytes met an outcome since the start."""
+        files, size_bytes = self.intake.counts_before
+        if self.intake.ingest is not None:
+            files += self.intake.ingest.counts.arrived
+            size_bytes += self.intake.ingest.counts.bytes
+        return files, size_bytes
 
     @property
     def troubles(self) -> list[str]:
         """Return what holds things up, in sentences."""
-        found = [self._trouble, self.disks.sentence, self.deriving and self.deriving.trouble]
-        if self.writer is None:
+        deriving = self.intake.deriving
+        found = [self.intake.trouble, deriving.trouble if deriving is not None else None]
+        if self.intake.writer is None and self.intake.trouble is None:
             found.append("the index is being made again from the archive; files wait")
+        found += [f"the disk of the {name} is nearly full" for name in self._disks.low]
         files = [f"{path}: {why}" for path, why in sorted(self.spool.troubles.items())]
         return [each for each in found if each] + files
-
-    def summary(self) -> dict[str, int | float]:
-        """Return the summary's keys of the contract, without `seconds`."""
-        assert self.ingest is not None
-        assert self.deriving is not None
-        counts, made = self.ingest.counts, self.deriving.counts
-        outcomes = ("archived", "duplicate", "variant", "conflict")
-        others = ("quarantined", "foreign", "unpacked")
-        return {
-            "arrived": counts.arrived,
-            **{name: counts.outcomes[name] for name in (*outcomes, *others)},
-            "thumbnails": made.thumbnails if made is not None else 0,
-            "videos": made.videos if made is not None else 0,
-            "derivative_failures": made.failures if made is not None else 0,
-            "bytes": counts.bytes,
-        }
 
     # ---------------------------------------------------------------- the end
 
@@ -406,41 +366,25 @@ class Service:
         if self.watcher is not None:
             self.watcher.close()
             self.watcher = None
-        if self.ingest is not None and self.is_stopping:
+        if self.is_stopping:
             left = max(0.0, end - self.clock.monotonic() - 1.0)
-            if not self.ingest.drain(left):
+            if not self.intake.drain(left):
                 log.info("what is claimed and not finished is taken up at the next start")
-        self.announcer.step()
+        self._announce()
+        self._tidy()
+        if self.settings.index.snapshot is not None and self.intake.writer is not None:
+            self._snapshots.take_last()
 
     def close(self) -> None:
         """Give everything back; also after an error, and at once."""
-        if self.control is not None:
-            self.control.close()
-            self.control = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         self.receivers.stop(0.0)
         if self.watcher is not None:
             self.watcher.close()
+            self.watcher = None
         self._hooks.close()
-        self._close_intake()
-        if self._snapshot_thread is not None:
-            self._snapshot_thread.join()
+        self.intake.close()
+        self._snapshots.join()
         self.wake.close()
-
-    def _close_intake(self) -> None:
-        if self.deriving is not None:
-            self.deriving.close()
-        if self.ingest is not None:
-            # A file of many gigabytes may still be read: nobody waits for it now.
-            for child in multiprocessing.active_children():
-                child.kill()
-            self.ingest.close()
-        if self.writer is not None:
-            self.writer.close()
-        self.deriving = self.ingest = self.writer = None
-
-
-def _take_snapshot(path: Path, target: Path) -> None:
-    try:
-        index.snapshot(path, target)
-    except (OSError, sqlite3.Error) as error:
-        log.warning("the index's snapshot could not be made: %s", described(error))

@@ -17,12 +17,14 @@ from ingester import __version__
 from ingester.config import Settings
 from ingester.control import Document
 from ingester.index.connection import connect_reader, is_missing
+from ingester.ingest import Counts
 from ingester.model import Clock, moment
 from ingester.service.rooms import make_spool
 from ingester.site import Space
 from ingester.spool import CLAIMED
 
 if TYPE_CHECKING:
+    from ingester.service.intake import Intake
     from ingester.service.loop import Service
 
 _RATE_SECONDS = 60.0
@@ -57,8 +59,7 @@ _UNKNOWN = ("archived_today", "arrived_today", "instances", "unresolved_problems
 def of_service(service: Service) -> Document:
     """Return the status of a running service, told by itself."""
     now = service.clock.monotonic()
-    ingest = service.ingest
-    counts = (ingest.counts.arrived, ingest.counts.bytes) if ingest is not None else (0, 0)
+    ingest = service.intake.ingest
     watcher = service.watcher
     return {
         "service": {
@@ -68,10 +69,10 @@ def of_service(service: Service) -> Document:
         },
         "waiting": ingest.waiting if ingest is not None else None,
         "claimed": ingest.claimed if ingest is not None else None,
-        **_of_index(service.settings, service.clock, is_there=service.writer is not None),
+        **_of_index(service.settings, service.clock, is_there=service.intake.writer is not None),
         "receivers": service.receivers.as_document(),
         "free_space": free_space(_places(service.settings)),
-        "rates": service.rates.as_document(now, *counts),
+        "rates": service.rates.as_document(now, *service.counts),
         "watched": [
             {
                 "path": str(each.path),
@@ -82,6 +83,22 @@ def of_service(service: Service) -> Document:
             for each in (watcher.watched if watcher is not None else ())
         ],
         "troubles": service.troubles,
+    }
+
+
+def summary_of(intake: Intake) -> dict[str, int | float]:
+    """Return the keys of the contract's summary, without `seconds`."""
+    ingest = intake.ingest
+    made = intake.deriving.counts if intake.deriving is not None else None
+    outcomes = ("archived", "duplicate", "variant", "conflict", "quarantined", "foreign")
+    counts = ingest.counts if ingest is not None else Counts()
+    return {
+        "arrived": counts.arrived,
+        **{name: counts.outcomes[name] for name in (*outcomes, "unpacked")},
+        "thumbnails": made.thumbnails if made is not None else 0,
+        "videos": made.videos if made is not None else 0,
+        "derivative_failures": made.failures if made is not None else 0,
+        "bytes": counts.bytes,
     }
 
 
