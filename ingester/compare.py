@@ -23,12 +23,11 @@ from ingester.dicom import part10
 from ingester.dicom.attributes import specific_character_set
 from ingester.dicom.dictionary import AMBIGUOUS, PIXEL_DATA, entry
 from ingester.dicom.elements import Bulk, Element, Sequence, Value
-from ingester.dicom.elements import Limits as WalkLimits
 from ingester.dicom.part10 import Parsed
 from ingester.dicom.sources import File, Source, chunks
 from ingester.dicom.values import text_of
 from ingester.model import Outcome, Verdict
-from ingester.prepare import Limits
+from ingester.prepare import Limits, reading_settings
 
 _PIXELS = (PIXEL_DATA, 0x7FE00008, 0x7FE00009)
 #: (FFFC,FFFC) and the offset tables say nothing about the object.
@@ -104,11 +103,9 @@ class _Version:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self.descriptor = os.open(Path(path), flags)
         try:
-            limits = request.limits
-            walk = WalkLimits(limits.nesting, limits.elements, limits.header_bytes)
             self.parsed: Parsed = part10.read(
                 File(self.descriptor, os.fstat(self.descriptor).st_size),
-                part10.Settings(walk, limits.deflate_ratio, limits.object_bytes),
+                reading_settings(request.limits),
             )
         except BaseException:
             os.close(self.descriptor)

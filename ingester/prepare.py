@@ -42,7 +42,7 @@ from ingester.model import (
 )
 from ingester.sniff import container_of, sniff
 
-__all__ = ["Limits", "PrepareRequest", "initialise", "prepare", "sniff"]
+__all__ = ["Limits", "PrepareRequest", "initialise", "prepare", "reading_settings", "sniff"]
 
 #: Files up to this size are read whole (bytes); of larger ones the walk sees a few
 #: pages, and everything is hashed piece by piece, while each is in the cache.
@@ -297,7 +297,7 @@ def _examine(
             None,
         )
     try:
-        parsed = part10.read(source, _settings(request.limits))
+        parsed = part10.read(source, reading_settings(request.limits))
         if header.is_directory(parsed):
             return Container(ContainerKind.DICOMDIR), None
         instance = header.instance(
@@ -310,7 +310,8 @@ def _examine(
     return instance, parsed.data_set_start
 
 
-def _settings(limits: Limits) -> part10.Settings:
+def reading_settings(limits: Limits) -> part10.Settings:
+    """Return the limits as `part10.read` takes them."""
     return part10.Settings(
         WalkLimits(min(limits.nesting, _DEEPEST), limits.elements, limits.header_bytes),
         limits.deflate_ratio,

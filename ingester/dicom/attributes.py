@@ -12,7 +12,7 @@ from json.encoder import encode_basestring as quoted
 
 from ingester.dicom.character_sets import codec
 from ingester.dicom.dictionary import AMBIGUOUS, LOOK_UP_TABLES, entry, is_creator, private_vr
-from ingester.dicom.elements import Bulk, Element, Sequence
+from ingester.dicom.elements import Bulk, Element, Sequence, Value
 from ingester.dicom.part10 import Parsed
 from ingester.dicom.values import json_value, remembered_value, text_of
 
@@ -21,6 +21,9 @@ _LONGEST_SEQUENCE = 64 * 1024
 
 #: Longer values are not worth remembering (bytes).
 _REMEMBERED = 256
+
+#: Value representations that say too little.
+_OPEN = AMBIGUOUS | {b"UN"}
 
 _CHARACTER_SET, _PIXEL_REPRESENTATION = 0x00080005, 0x00280103
 
@@ -50,35 +53,51 @@ def specific_character_set(elements: list[Element], notes: set[str]) -> str:
 
 
 def _members(elements: list[Element], context: str, is_signed: bool, notes: set[str]) -> list[str]:
+    if len({tag for tag, _, _ in elements}) != len(elements):
+        # Of duplicate tags the first one counts.
+        elements = list({element[0]: element for element in reversed(elements)}.values())[::-1]
     members: list[str] = []
     names: set[str] = set()
     creators: dict[int, str] = {}
     for tag, vr, value in elements:
         if tag & 0x10000:
             name, vr = _private(tag, vr, value, creators, names, context)
-            is_single = is_table = False
+            names.add(name)
+            if type(value) is bytes:
+                convert = remembered_value if len(value) <= _REMEMBERED else json_value
+                text, note = convert(vr, value, False, context, False)
+                text = f'"{name}":{text}'
+            else:
+                text, note = f'"{name}":{_long(value, context, is_signed, notes)}', None
+        elif type(value) is bytes:
+            if vr in _OPEN:
+                vr = _settled(tag, vr, elements, context[0], is_signed)
+            convert_member = _remembered_member if len(value) <= _REMEMBERED else _member
+            text, note = convert_member(tag, vr, value, context)
         else:
-            known, name, is_single, is_known = entry(tag)
-            is_table = tag in LOOK_UP_TABLES
-            if vr == b"UN" or (vr in AMBIGUOUS and not is_table):
-                vr = _settled(known if vr == b"UN" else vr, elements, context[0], is_signed)
-            elif vr != known and is_known and vr not in known.split(b" or "):
-                notes.add("vr-differs")
-        if name in names:
-            continue  # of duplicate tags the first one counts
-        names.add(name)
-        if type(value) is bytes:
-            convert = remembered_value if len(value) <= _REMEMBERED else json_value
-            text, note = convert(vr, value, is_single, context, is_table)
-            if note:
-                notes.add(note)
-        elif type(value) is Bulk:
-            text = f'{{"bytes":{value.length}}}'
-        else:
-            assert type(value) is Sequence
-            text = _sequence_text(value, context, is_signed, notes)
-        members.append(f'"{name}":{text}')
+            text, note = f'"{entry(tag).name}":{_long(value, context, is_signed, notes)}', None
+        if note:
+            notes.add(note)
+        members.append(text)
     return members
+
+
+def _member(tag: int, vr: bytes, value: bytes, context: str) -> tuple[str, str | None]:
+    known, name, is_single, is_known = entry(tag)
+    text, note = json_value(vr, value, is_single, context, tag in LOOK_UP_TABLES)
+    if note is None and vr not in (known, b"UN") and is_known and vr not in known.split(b" or "):
+        note = "vr-differs"
+    return f'"{name}":{text}', note
+
+
+_remembered_member = lru_cache(maxsize=16384)(_member)
+
+
+def _long(value: Value, context: str, is_signed: bool, notes: set[str]) -> str:
+    if type(value) is Bulk:
+        return f'{{"bytes":{value.length}}}'
+    assert type(value) is Sequence
+    return _sequence_text(value, context, is_signed, notes)
 
 
 def _sequence_text(sequence: Sequence, context: str, is_signed: bool, notes: set[str]) -> str:
@@ -99,11 +118,15 @@ def _sequence_text(sequence: Sequence, context: str, is_signed: bool, notes: set
     return f'{{"items":{len(sequence.items)}}}'
 
 
-def _settled(vr: bytes, elements: list[Element], order: str, is_signed: bool) -> bytes:
+def _settled(tag: int, vr: bytes, elements: list[Element], order: str, is_signed: bool) -> bytes:
     # Settles what the encoding left open: US or SS, a known attribute written as UN.
+    if vr == b"UN":
+        vr = entry(tag).vr
     if vr == b"US or SS":
         return b"SS" if _is_signed(elements, order, is_signed) else b"US"
-    return b"OB" if vr in AMBIGUOUS or vr == b"SQ" else vr
+    if vr == b"SQ" or vr in AMBIGUOUS:
+        return b"UN"
+    return vr
 
 
 def _is_signed(elements: list[Element], order: str, inherited: bool) -> bool:
@@ -119,7 +142,7 @@ def _is_signed(elements: list[Element], order: str, inherited: bool) -> bool:
 def _private(
     tag: int,
     vr: bytes,
-    value: object,
+    value: Value,
     creators: dict[int, str],
     names: set[str],
     context: str,

@@ -143,22 +143,22 @@ def _decode_extended(value: bytes, first: str, delimiter: re.Pattern[bytes]) -> 
     while pos < len(value):
         escape = _ESCAPE.search(value, pos)
         run = value[pos : escape.start() if escape else len(value)]
+        at = 0
         if pair:
-            piece, is_good, is_over = _decode_pairs(run, pair)
+            piece, is_good, at = _decode_pairs(run, pair)
             text.append(piece)
             is_whole &= is_good
-            run = run[is_over:]
-        while run:
+        while at < len(run):
             # Behind a delimiter the first set holds again (PS3.5 §6.1.2.5.3).  Writers
             # that do not say a set again behind one are forgiven where the first set
             # has no upper half of its own.
-            end = delimiter.search(run)
+            end = delimiter.search(run, at) if high != first and first != DEFAULT else None
             upto = end.end() if end else len(run)
-            piece, is_good = _decode_run(run[:upto], high)
+            piece, is_good = _decode_run(run[at:upto], high)
             text.append(piece)
             is_whole &= is_good
-            run = run[upto:]
-            if end and first != DEFAULT:
+            at = upto
+            if end:
                 high = first
         if escape is None:
             break

@@ -248,12 +248,11 @@ def _read_data_set(source: Source, meta: _Meta, settings: Settings, notes: set[s
         try:
             elements = walker.walk()
         except Reject as reject:
+            is_beyond_limits = reject.refusal.reason not in (Reason.INCOMPLETE, Reason.MALFORMED)
+            if is_first and is_beyond_limits:
+                raise
             # The encoding that explains most of the file says what is wrong with it.
-            is_told = failure is None or reject.refusal.reason in (
-                Reason.INCOMPLETE,
-                Reason.MALFORMED,
-            )
-            if is_told and len(walker.elements) > farthest:
+            if len(walker.elements) > farthest and (is_first or not is_beyond_limits):
                 failure, farthest = reject, len(walker.elements)
             continue
         if not is_first and _value(elements, _SOP_INSTANCE) is None:

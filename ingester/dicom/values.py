@@ -230,4 +230,4 @@ _CONVERT: dict[bytes, Callable[[str], str]] = {
 }
 
 #: Most values of a series are those of its other instances: they are converted once.
-remembered_value = lru_cache(maxsize=32768)(json_value)
+remembered_value = lru_cache(maxsize=16384)(json_value)

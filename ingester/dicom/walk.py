@@ -175,6 +175,8 @@ class Walker(Cursor):
             self._pos = frame.end
             self._stack.pop()
             return None
+        if tag == 0 and frame.last > 0:
+            raise malformed("Bytes that are not DICOM follow the last entry of the file.")
         if frame.encoding.is_explicit and vr not in _KNOWN:
             vr, header, length = self._strange_vr(frame, tag, vr, length)
         if tag < frame.last:
@@ -291,6 +293,9 @@ class Walker(Cursor):
         self._pos = pos + 8
         if tag == ITEM:
             self._count()
+            if not length:
+                sequence.items.append([])
+                return
             is_open = length == UNDEFINED
             end = frame.end if is_open else pos + 8 + length
             if end > frame.end:

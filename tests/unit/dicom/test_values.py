@@ -185,3 +185,10 @@ def test_pydicoms_character_set_files_read_alike() -> None:
         assert text.rstrip("= ") == str(ds.PatientName).rstrip("= ")
         seen += 1
     assert seen > 10
+
+
+def test_many_delimiters_and_escapes_are_read_in_one_go() -> None:
+    # A million of each: what was quadratic would take minutes.
+    for raw in (b"\x1b$B" + b"!!\n" * 300_000, b"\x1b-A" + b"\xe4\\" * 500_000):
+        for character_set in ("\\ISO 2022 IR 87", "ISO 2022 IR 144\\ISO 2022 IR 100"):
+            assert json_value(b"LO", raw, False, "<" + character_set)[0]
