@@ -97,9 +97,9 @@ def instance(
     order = parsed.encoding.order
     context = order + (specific_character_set(parsed.elements, notes) or character_set)
     attributes = header_text(parsed, context, notes)
-    if parsed.elements[0][0] < 0x00080000:
-        group = parsed.elements[0][0] >> 16
-        notes.add("file-meta-in-data-set" if group == 2 else "command-group-in-data-set")
+    if min(root) < 0x00030000:
+        is_command = min(root) < 0x00010000
+        notes.add("command-group-in-data-set" if is_command else "file-meta-in-data-set")
     image = image_of(root, context)
     if has_other_length(root, image):
         notes.add("pixel-data-length")

@@ -175,7 +175,7 @@ class Walker(Cursor):
             self._pos = frame.end
             self._stack.pop()
             return None
-        if tag == 0 and frame.last > 0:
+        if tag == 0 and not length and frame.last > 0:
             raise malformed("Bytes that are not DICOM follow the last entry of the file.")
         if frame.encoding.is_explicit and vr not in _KNOWN:
             vr, header, length = self._strange_vr(frame, tag, vr, length)

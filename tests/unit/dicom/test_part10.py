@@ -431,3 +431,9 @@ def test_the_start_of_the_data_set_is_known_beforehand() -> None:
         start = part10.data_set_start(Memory(content))
         if content[:1] != b"x":
             assert start == parsed(content).data_set_start
+
+
+def test_a_command_group_at_the_end_is_an_oddity_and_zeros_before_bytes_are_damage() -> None:
+    behind = el(0x00000000, b"UL", b"\4\0\0\0") + el(0x00000100, b"US", b"\1\0")
+    assert "descending-tags" in parsed(raw.part10(explicit() + behind)).notes
+    assert refused(raw.part10(explicit() + bytes(100_000) + b"x")) is Reason.MALFORMED
