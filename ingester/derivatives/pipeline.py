@@ -52,9 +52,6 @@ from ingester.derivatives.timing import ROTATE_RATE, SCROLL_RATE, Timing, cine_t
 from ingester.derivatives.values import integer
 from ingester.model import DerivativeReason, Kind, Status, type_json
 
-#: A new number makes the derivatives of that kind again; a restart does not.
-PIPELINE_VERSION = {Kind.THUMBNAIL: 1, Kind.VIDEO: 1}
-
 _LONGEST_SECONDS = 2 * 3600
 _MOST_FRAMES = 20_000
 _SKIPPED = frozenset(

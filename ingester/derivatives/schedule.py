@@ -19,9 +19,9 @@ from typing import Protocol
 
 from ingester import durable
 from ingester.derivatives.mapping import ThumbnailSettings
-from ingester.derivatives.pipeline import PIPELINE_VERSION
 from ingester.derivatives.plan import VideoSettings
 from ingester.derivatives.request import DeriveRequest, DeriveResult
+from ingester.derivatives.version import PIPELINE_VERSION
 from ingester.derivatives.worker import clear
 from ingester.model import Clock, Derivative, Kind, Status, moment
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ingester.archive import Archive
-from ingester.check.findings import Finding, FindingKind
-from ingester.check.repair import repair as mend
 from ingester.config import Settings
 from ingester.control import Document, Refused
 from ingester.errors import Retry
@@ -24,6 +22,9 @@ from ingester.model import Clock, Kind, Reason, moment, type_json
 from ingester.quarantine import discard, quarantined
 from ingester.service import rooms
 from ingester.spool import Spool
+
+if TYPE_CHECKING:
+    from ingester.check import Finding
 
 _PART = 256
 
@@ -112,6 +113,8 @@ def derive(site: OpenSite, arguments: Document) -> Document:
 
 def repair(site: OpenSite, arguments: Document) -> Document:
     """Mend the `findings` of a check: a list of objects with kind, path and message."""
+    from ingester.check import repair as mend  # seldom asked for, and long to import
+
     findings = [_finding(each) for each in arguments.get("findings") or []]
     mended: list[Finding] = []
     left: list[Finding] = []
@@ -132,6 +135,8 @@ def repair(site: OpenSite, arguments: Document) -> Document:
 
 def _finding(told: type_json) -> Finding:
     """Read a finding; its path may not lead out of the site."""
+    from ingester.check import Finding, FindingKind
+
     try:
         found = Finding(FindingKind(told["kind"]), str(told["path"]), str(told["message"]))
     except (TypeError, KeyError, ValueError):

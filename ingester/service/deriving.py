@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ingester.archive import Archive, derivative_path
 from ingester.config import Settings
+from ingester.derivatives.version import PIPELINE_VERSION
 from ingester.errors import IngesterError, Retry
 from ingester.index.writer import Writer
 from ingester.model import Clock
@@ -109,7 +110,7 @@ class Deriving:
         if self._derivations is None:
             if not (feed and self._may_lack):
                 return
-            if not self._has_instances():
+            if not self._writer.pending_derivatives(PIPELINE_VERSION, 1):
                 self._may_lack = False
                 return
             self._derivations = self._make()
@@ -131,12 +132,6 @@ class Deriving:
         if self._deriver is not None:
             self._deriver.close()
             self._deriver = None
-
-    def _has_instances(self) -> bool:
-        found: bool = self._writer.run_in_transaction(
-            lambda c: c.execute("SELECT EXISTS (SELECT 1 FROM instances)").fetchone()[0]
-        )
-        return found
 
     def _make(self) -> Derivations:
         from ingester.derivatives.mapping import ThumbnailSettings
