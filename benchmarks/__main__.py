@@ -183,6 +183,7 @@ def _machine() -> dict[str, object]:
         "python": platform.python_version(),
         "ingester": ingester.__version__,
         "orthanc": version,
+        "load": round(os.getloadavg()[0], 1),
     }
 
 
