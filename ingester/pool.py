@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ingester.errors import Retry
 from ingester.model import Prepared
 from ingester.prepare import PrepareRequest, prepare
 
+#: What the reading of one file gave: an error of the file, or of the world, in its place.
+Answer = Prepared | OSError | Retry
 
-def prepare_many(requests: Sequence[PrepareRequest]) -> list[Prepared | OSError]:
+
+def prepare_many(requests: Sequence[PrepareRequest]) -> list[Answer]:
     """Read several claimed files; an error of one file stands in its place."""
-    answers: list[Prepared | OSError] = []
+    answers: list[Answer] = []
     for request in requests:
         try:
             answers.append(prepare(request))
+        except Retry as error:
+            answers.append(error)
         except OSError as error:
             # Without its file name: that may identify a patient, and it is in our hands.
             answers.append(OSError(error.errno, error.strerror))

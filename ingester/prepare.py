@@ -21,6 +21,8 @@ import os
 import signal
 import stat as stat_module
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,7 +31,7 @@ from ingester import durable, settle
 from ingester.dicom import header, part10
 from ingester.dicom.elements import Limits as WalkLimits
 from ingester.dicom.sources import PAGE, File, Memory, Source
-from ingester.errors import Reject
+from ingester.errors import Reject, Retry
 from ingester.model import (
     Container,
     ContainerKind,
@@ -74,13 +76,14 @@ class Limits:
 class PrepareRequest:
     """Which file to read, and how.
 
-    `intake` is "copy" where linking is impossible; `staging` is where the copy goes
+    `intake` is "copy" where linking is impossible, "read" where nothing is to be
+    copied at all (an archived object); `staging` is where the copy goes
     and must not exist.  `is_received`: our own receivers' file, which nobody writes.
     `character_set` and `issuer_of_patient_id` stand in where a file has none.
     """
 
     path: str
-    intake: Literal["auto", "link", "copy"]
+    intake: Literal["auto", "link", "copy", "read"]
     staging: str
     is_received: bool
     character_set: str
@@ -107,7 +110,9 @@ def prepare(request: PrepareRequest) -> Prepared:
     Raises
     ------
     OSError
-        Where the file cannot be read or has vanished, or the copy cannot be written.
+        Where the file cannot be read or has vanished.
+    Retry
+        Where the copy cannot be written.
     """
     status = os.lstat(request.path)
     if not stat_module.S_ISREG(status.st_mode):
@@ -132,7 +137,7 @@ def _prepare_open(descriptor: int, request: PrepareRequest) -> Prepared:
     writer = WriterState.FREE if request.is_received else settle.probe(descriptor)
     if identity.size > request.limits.object_bytes:
         return _unread(identity, _too_large(), writer)
-    is_copied = (
+    is_copied = request.intake != "read" and (
         request.intake == "copy"
         or identity.nlink > 1
         or (request.intake == "auto" and writer is not WriterState.FREE)
@@ -181,11 +186,22 @@ def _read_whole(
     return _Reading(sha256, data_set_sha256, content.endswith(_ZERO_TAIL), staged, is_whole, found)
 
 
-def _write_copy(staging: Path, content: bytes) -> None:
-    copy = durable.create(staging, 0o640)
+@contextmanager
+def _copying() -> Iterator[None]:
+    """Tell a copy that cannot be written (the world's fault) from a file that cannot be read."""
     try:
-        durable.write(copy, content, staging)
-        durable.flush_file(copy, staging)
+        yield
+    except OSError as error:
+        raise Retry(f"a copy cannot be written: {error.strerror}") from error
+
+
+def _write_copy(staging: Path, content: bytes) -> None:
+    with _copying():
+        copy = durable.create(staging, 0o640)
+    try:
+        with _copying():
+            durable.write(copy, content, staging)
+            durable.flush_file(copy, staging)
     except BaseException:
         durable.unlink(staging)
         raise
@@ -214,7 +230,8 @@ def _may_be_instance(source: Source) -> bool:
 
 def _copy_paged(source: File, staging: Path, request: PrepareRequest) -> _Reading:
     guess = part10.data_set_start(source)
-    copy = durable.create(staging, 0o640)
+    with _copying():
+        copy = durable.create(staging, 0o640)
     is_kept = False
     try:
         digests = _hash(source, guess, copy, staging)
@@ -225,7 +242,8 @@ def _copy_paged(source: File, staging: Path, request: PrepareRequest) -> _Readin
             os.close(written)
         is_kept = isinstance(found, Instance) and digests.is_whole and start == guess
         if is_kept:
-            durable.flush_file(copy, staging)
+            with _copying():
+                durable.flush_file(copy, staging)
     finally:
         os.close(copy)
         if not is_kept:
@@ -263,7 +281,8 @@ def _hash(source: File, start: int | None, copy: int = -1, staging: Path | None 
         if start is not None and position + got > start:
             data_set.update(piece[max(start - position, 0) :])
         if staging is not None:
-            durable.write(copy, piece, staging)
+            with _copying():
+                durable.write(copy, piece, staging)
         position += got
         if size - position < len(_ZERO_TAIL):
             kept = bytes(piece).rstrip(b"\0")

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingester import durable
 from ingester.check.findings import Finding, FindingKind
 from ingester.model import ArrivalRecord, Instance, Outcome, Prepared, Stored, Version
-from ingester.pool import prepare_many
+from ingester.pool import Answer, prepare_many
 from ingester.prepare import Limits, PrepareRequest
 
 #: Source -> (character set, issuer of patient id) that its files may leave out.
@@ -55,8 +54,7 @@ class ObjectReader:
 
     def read(self, paths: Iterable[str]) -> Iterator[Found]:
         """Read files, some ahead of the others, and yield them in the order given."""
-        durable.make_folder(self.root / ".staging", 0o750)
-        waiting: list[tuple[list[str], Future[list[Prepared | OSError]] | None]] = []
+        waiting: list[tuple[list[str], Future[list[Answer]] | None]] = []
         for chunk in _chunks(paths):
             requests = [self._request(path) for path in chunk]
             future = self.executor.submit(prepare_many, requests) if self.executor else None
@@ -66,37 +64,28 @@ class ObjectReader:
         for each in waiting:
             yield from self._answered(*each)
 
-    def _answered(
-        self, paths: list[str], future: Future[list[Prepared | OSError]] | None
-    ) -> Iterator[Found]:
+    def _answered(self, paths: list[str], future: Future[list[Answer]] | None) -> Iterator[Found]:
         if future is not None:
             answers = future.result()
         else:
             answers = prepare_many([self._request(path) for path in paths])
         for path, answer in zip(paths, answers, strict=True):
-            if isinstance(answer, Prepared) and answer.staged:
-                durable.unlink(Path(self._staging(path)))
             yield self._found(path, answer)
 
     def _request(self, path: str) -> PrepareRequest:
         character_set, issuer = self.defaults(path.split("/", 1)[0])
         return PrepareRequest(
             path=f"{self.root}/{path}",
-            intake="link",
-            staging=self._staging(path),
+            intake="read",
+            staging="",
             is_received=True,
             character_set=character_set,
             issuer_of_patient_id=issuer,
             limits=self.limits,
         )
 
-    def _staging(self, path: str) -> str:
-        # Only a file with a second name is copied: a claim that a crash left behind.
-        name = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        return f"{self.root}/.staging/check-{name}"
-
-    def _found(self, path: str, answer: Prepared | OSError) -> Found:
-        if isinstance(answer, OSError):
+    def _found(self, path: str, answer: Answer) -> Found:
+        if not isinstance(answer, Prepared):
             return Found(path, None, Finding.of(FindingKind.UNREADABLE, path, f"({answer})"))
         if not isinstance(answer.found, Instance) or not answer.is_steady:
             message = getattr(answer.found, "message", "")

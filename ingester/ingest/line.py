@@ -25,11 +25,10 @@ from ingester.ingest.values import (
     Chunk,
     IngestSettings,
     Item,
-    SourceDefaults,
     Unpacking,
 )
-from ingester.model import Prepared, Reason, Refusal
-from ingester.pool import prepare_many
+from ingester.model import Reason, Refusal
+from ingester.pool import Answer, prepare_many
 from ingester.prepare import PrepareRequest
 
 _logger = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class Line:
 
     def _request(self, item: Item) -> PrepareRequest:
         claim, settings = item.claim, self._settings
-        defaults = settings.sources.get(claim.source, SourceDefaults())
+        defaults = settings.defaults_of(claim.source)
         self.drop_copy(item)
         return PrepareRequest(
             path=str(claim.path),
@@ -179,7 +178,7 @@ class Line:
         if chunk.future is None or not chunk.future.done():
             return False
         try:
-            answers: Iterator[Prepared | OSError] = iter(chunk.future.result())
+            answers: Iterator[Answer] = iter(chunk.future.result())
         except BrokenProcessPool:
             self.start_anew()
             return False

@@ -34,6 +34,7 @@ from ingester.archive import (
     instance_path,
 )
 from ingester.compare import CompareRequest, compare
+from ingester.errors import Reject
 from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
 from ingester.ingest.values import Entry, IngestSettings
@@ -214,10 +215,12 @@ class Publisher:
                 new_path=str(self._bytes_of(entry)),
                 old_path=str(self._archive.absolute(version.path)),
                 limits=self._settings.limits,
+                character_set=self._settings.defaults_of(entry.item.claim.source).character_set,
             )
             try:
                 verdict = self._executor().submit(compare, request).result()
-            except FileNotFoundError:
+            except (FileNotFoundError, Reject):
+                # The stored file is gone or damaged: both are kept, and `verify` tells.
                 verdict = Verdict(Outcome.CONFLICT)
             except BrokenProcessPool:
                 # Two files that no comparison survives: both are kept, which is what
@@ -301,7 +304,7 @@ class Publisher:
             arrived_at=claim.arrived_at,
             finished_at=moment(self._clock.now()),
             size_bytes=prepared.identity.size if prepared else entry.item.size,
-            sha256=prepared.sha256 if prepared else None,
+            sha256=(prepared.sha256 or None) if prepared else None,
             outcome=outcome,
             detail=detail,
             instance_id=instance_id,
@@ -400,15 +403,15 @@ class Publisher:
         arrival_id = new_id(self._clock.now())
         request = PrepareRequest(
             path=str(final),
-            intake="link",
-            staging=str(self._archive.staging / arrival_id),
+            intake="read",
+            staging="",
             is_received=True,
             character_set="",
             issuer_of_patient_id="",
             limits=self._settings.limits,
         )
         (prepared,) = self._executor().submit(prepare_many, [request]).result()
-        if isinstance(prepared, OSError):
+        if not isinstance(prepared, Prepared):
             raise prepared
         found = prepared.found
         if not isinstance(found, Instance) or f"/{found.sop_instance_uid}." not in path:
@@ -464,7 +467,7 @@ class Publisher:
             self._spool,
             claim,
             entry.refusal,
-            sha256=prepared.sha256 if prepared else None,
+            sha256=(prepared.sha256 or None) if prepared else None,
             attempts=max(1, self._writer.attempts(claim.arrival_id)),
             quarantined_at=moment(self._clock.now()),
         )

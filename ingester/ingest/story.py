@@ -54,6 +54,7 @@ from ingester.model import (
     Refusal,
     WriterState,
 )
+from ingester.pool import Answer
 from ingester.settle import OVERRULED_AFTER, Settling, ignore_lease_breaks, probe_path
 from ingester.spool import Spool
 
@@ -368,19 +369,22 @@ class Ingest:
         if chunk.is_alone:
             self._line.put_first(*self._flush())
 
-    def _is_batch_full(self, answer: Prepared | OSError) -> bool:
+    def _is_batch_full(self, answer: Answer) -> bool:
         if len(self._batch) >= BATCH_FILES:
             return True
-        if isinstance(answer, OSError) or not isinstance(answer.found, Instance):
+        if not isinstance(answer, Prepared) or not isinstance(answer.found, Instance):
             return False
         if answer.found.sop_instance_uid in self._batch_uids:
             return True
         return sum(entry.item.size for entry in self._batch) >= BATCH_BYTES
 
-    def _consider(self, item: Item, answer: Prepared | OSError) -> Unpacking | None:
+    def _consider(self, item: Item, answer: Answer) -> Unpacking | None:
         """Decide what the reading of a file means for it."""
         if item.refusal is not None:
             self._add(Entry(item, None, refusal=item.refusal))
+        elif isinstance(answer, Retry):
+            self._park(item, None, _FOR_EVER)
+            raise answer
         elif isinstance(answer, OSError):
             self._consider_error(item, answer)
         elif not answer.is_steady:

@@ -19,6 +19,7 @@ from ingester.model import (
     Refusal,
     Stored,
 )
+from ingester.pool import Answer
 from ingester.prepare import Limits
 from ingester.unpack import Extracted, UnpackLimits
 
@@ -64,6 +65,10 @@ class IngestSettings:
     named_by_file: frozenset[str] = frozenset()
     is_network: Callable[[Path], bool] = _never
     window: int = 128
+
+    def defaults_of(self, source: str) -> SourceDefaults:
+        """Return what stands in where a source's files leave something out."""
+        return self.sources.get(source, SourceDefaults())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ class Chunk:
 
     items: list[Item]
     is_alone: bool = False  # read by itself, its attempt counted: it may be poison
-    future: Future[list[Prepared | OSError]] | None = None
-    results: list[Prepared | OSError] | None = None
+    future: Future[list[Answer]] | None = None
+    results: list[Answer] | None = None
 
 
 @dataclass(slots=True, eq=False)

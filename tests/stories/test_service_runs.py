@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import CTImageStorage, Verification
 
 from tests.factory import drop, encoded, instance
 from tests.stories.conftest import Command

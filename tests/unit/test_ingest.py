@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ingester import durable
+from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings, SourceDefaults
 from ingester.model import Claim
 from tests.factory import drop, encoded, instance, uid
@@ -317,9 +318,21 @@ def test_draining_leaves_growing_files_to_the_next_start(patient_site: Site) -> 
 
 
 def test_an_executor_is_made_only_when_there_is_something_to_read(site: Site) -> None:
+    site.spool.make_folders()
+    site.archive.make_folders()
     made: list[Executor] = []
-    site.ingest_all()
-    with site.ingesting() as ingest:
-        ingest._line._make_pool = lambda: made.append(InlineExecutor()) or made[-1]
-        drain(ingest)
+
+    def make() -> Executor:
+        made.append(InlineExecutor())
+        return made[-1]
+
+    writer = Writer.open(site.index)
+    ingest = Ingest(site.spool, site.archive, writer, make, site.settings, site.clock)
+    ingest.recover()
+    drain(ingest)
     assert made == []
+    drop(site.spool.root / "a", instance(1))
+    drain(ingest)
+    assert len(made) == 1
+    ingest.close()
+    writer.close()
