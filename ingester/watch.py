@@ -21,6 +21,7 @@ import ctypes
 import errno
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,6 +326,7 @@ class _Native:
 
     def _watch(self, path: Path, *, is_recursive: bool) -> _Watch:
         if self._observer is None:
+            _take_moves_apart()
             self._observer = Observer()
             self._observer.start()
         status = os.stat(path)
@@ -345,6 +347,22 @@ class _Native:
             self._observer.join()
             self._observer = None
         self._watches.clear()
+
+
+def _take_moves_apart() -> None:
+    """Let watchdog pass events on at once.
+
+    It holds back whatever follows the first half of a move for half a second, in case
+    the other half comes; each of our own claims is such a first half.  Pairs are
+    nothing to us.
+    """
+    try:
+        from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper as Held
+    except ImportError:  # watchdog before 7
+        from watchdog.observers.inotify_buffer import InotifyBuffer as Held
+    Held.delay = 0.0
+    # A folder renamed within the tree is then watched twice by one watch: no matter.
+    warnings.filterwarnings("ignore", r"Callback with id", RuntimeWarning, r"watchdog\.")
 
 
 @dataclass(frozen=True, slots=True)
