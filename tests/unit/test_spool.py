@@ -89,7 +89,7 @@ def test_a_claim_keeps_the_path_and_is_found_again_after_a_crash(spool: Spool) -
     assert claim.path.read_bytes() == b"x"
     assert list(spool.look()) == []
     assert spool.claimed() == [claim]
-    assert claim.arrived_at == arrived_at(claim.arrival_id) == "2026-01-02T03:04:05.000Z"
+    assert claim.arrived_at == arrived_at(claim.arrival_id)
     spool.release(claim)
     assert os.listdir(spool.root / ".claimed") == []
     spool.tidy(older_than_ns=2**63)
