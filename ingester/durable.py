@@ -53,7 +53,7 @@ def effect(name: str, path: Path | str) -> None:
         _observer(name, os.fspath(path))
 
 
-def rename(old: Path, new: Path) -> None:
+def rename(old: Path | str, new: Path | str) -> None:
     """Rename without replacing: `FileExistsError` where *new* exists already."""
     effect("rename", new)
     result = _libc.renameat2(

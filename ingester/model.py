@@ -210,8 +210,9 @@ class Arrival:
 class Claim:
     """A file that is ours: nobody else will touch it by path.
 
-    `folder` is `.claimed/<id>`; the file lies below it at `path`.  A member of an
-    archive file is a claim too, below its archive's claim, with `parent_id` set.
+    `folder` is the claim's, below `.claimed`; the file lies below it at `path`, alone
+    or together with others (`is_shared`).  A member of an archive file is a claim too,
+    below its archive's claim, with `parent_id` set.
     """
 
     arrival_id: str
@@ -223,6 +224,7 @@ class Claim:
     arrived_at: str
     is_received: bool
     parent_id: str | None = None
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from ingester import durable
 from ingester.archive import remove_tree
+from ingester.claims import CLAIMED, REASON, only_file_below
 from ingester.errors import Retry
 from ingester.model import Claim, Reason, Refusal
-from ingester.spool import CLAIMED, REASON, Spool, handed_over, only_file_below
+from ingester.spool import Spool, handed_over
 
 _FILE_MODE = 0o640
 _LONGEST_NAME = 200
@@ -79,6 +80,7 @@ def quarantine(
     done = Quarantined.read(spool.quarantine_folder / claim.arrival_id)
     if done is not None:
         return done
+    claim = spool.isolate(claim)
     try:
         status = os.lstat(claim.path)
         size = status.st_size if stat.S_ISREG(status.st_mode) else 0

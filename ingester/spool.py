@@ -2,12 +2,11 @@
 
 A state is a folder and a step is a rename, as in a maildir.  `look` lists what
 lies in the drop folders and in `.received`; `claim` takes one file by renaming it
-to `.claimed/<id>/in/<the same relative path>`, which keeps source, batch and name
+to below `.claimed` (`claims.py`), which keeps source, batch and name
 in one step, so that a crash loses nothing and needs no marker; `release` forgets a
 file whose bytes and row are durable elsewhere.
 
-    for arrival in spool.look():
-        claim = spool.claim(arrival, clock.now())
+    for arrival, claim in spool.claim(list(spool.look()), clock.now()):
         ...                                   read, publish, commit
         spool.release(claim)
 """
@@ -15,38 +14,34 @@ file whose bytes and row are durable elsewhere.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ingester import durable
 from ingester.archive import escape_source, remove_tree
+from ingester.claims import CLAIMED, REASON, Claims, Provenance, is_arrival_id
 from ingester.ignore import Ignore
-from ingester.model import Arrival, Claim, FileIdentity, moment, new_id
+from ingester.model import Arrival, Claim, FileIdentity
+
+_logger = logging.getLogger(__name__)
 
 RECEIVING = ".receiving"
 RECEIVED = ".received"
-CLAIMED = ".claimed"
 QUARANTINE = "quarantine"
-REASON = "reason.json"
 
 #: Files that our own SCP finished: `<association id>.<number>.dcm`.
 _RECEIVED_NAME = re.compile(r"([0-9a-f]{24})\.[0-9]+\.dcm", re.ASCII)
-_ID = re.compile(r"[0-9a-f]{24}(\.[0-9]+)*", re.ASCII)
 
 #: A name too long to be kept below a claim is shortened to so many bytes.
 _LONGEST_NAME = 200
-
-
-def arrived_at(arrival_id: str) -> str:
-    """Return the moment that an id was made at: it is the moment of the claim."""
-    return moment(datetime.fromtimestamp(int(arrival_id[:16], 16) / 1_000_000, UTC))
 
 
 def shown(name: str) -> str:
@@ -86,16 +81,6 @@ class _Root:
     prefix: str  # of a mounted drop folder: its path relative to the spool
 
 
-class _Provenance(NamedTuple):
-    """What a path alone tells of a file."""
-
-    source: str
-    batch: str | None
-    original_name: str
-    is_received: bool
-    arrival_id: str | None = None
-
-
 @dataclass(slots=True)
 class Spool:
     """The drop folders below *root*, and the shares.
@@ -118,11 +103,13 @@ class Spool:
     #: What cannot be taken, by path relative to its drop folder: the sentence that says so.
     troubles: dict[str, str] = field(default_factory=dict)
     _is_ignored: Ignore = field(init=False)
-    _emptied: dict[Path, None] = field(default_factory=dict)
+    _emptied: dict[str, None] = field(default_factory=dict)
+    _claims: Claims = field(init=False)
 
     def __post_init__(self) -> None:
         """Compile the patterns."""
         self._is_ignored = Ignore(self.ignore)
+        self._claims = Claims(self.mode, self._cannot_take)
 
     @property
     def quarantine_folder(self) -> Path:
@@ -238,7 +225,7 @@ class Spool:
             arrival_id=told.arrival_id,
         )
 
-    def _describe(self, root: _Root, relative: str) -> _Provenance:
+    def _describe(self, root: _Root, relative: str) -> Provenance:
         """Tell source, batch and name from the path alone (contract, section 2)."""
         parts = (root.prefix + relative).split("/")
         if parts[0] == RECEIVED and root.source is None:
@@ -250,72 +237,36 @@ class Spool:
         else:
             source = self.default_source
         batch = shown(parts[0]) if len(parts) > 1 else None
-        return _Provenance(source, batch, shown("/".join(parts)), is_received=False)
+        return Provenance(source, batch, shown("/".join(parts)), is_received=False)
 
-    def _describe_received(self, parts: list[str]) -> _Provenance:
+    def _describe_received(self, parts: list[str]) -> Provenance:
         source = escape_source(parts[1]) if len(parts) > 2 else self.default_source
         batch: str | None = None
         arrival_id: str | None = None
         name = parts[2:] or parts[1:]
-        if len(parts) > 4 and parts[2].startswith("@") and _ID.fullmatch(parts[3]):
+        if len(parts) > 4 and parts[2].startswith("@") and is_arrival_id(parts[3]):
             batch, arrival_id, name = unquote(parts[2][1:]) or None, parts[3], parts[4:]
         elif match := _RECEIVED_NAME.fullmatch(name[-1]):
             batch = match[1]
-        return _Provenance(source, batch, shown("/".join(name)), True, arrival_id)
+        return Provenance(source, batch, shown("/".join(name)), True, arrival_id)
 
     # ----------------------------------------------------------------- claiming
 
-    def claim(self, arrival: Arrival, at: datetime) -> Claim | None:
-        """Take a file: after the rename nobody else can reach it by its path.
+    def claim(self, arrivals: Sequence[Arrival], at: datetime) -> Iterator[tuple[Arrival, Claim]]:
+        """Take files: after the rename nobody else can reach them by their paths.
 
-        Returns None where it has vanished, or where it cannot be taken; the latter
-        is in `troubles` with the way to mend it.
+        What has vanished is left out, and so is what cannot be taken; the latter is in
+        `troubles` with the way to mend it.
         """
-        arrival_id = arrival.arrival_id or new_id(at)
-        folder = arrival.root / CLAIMED / arrival_id
-        path = folder / "in" / arrival.relative
-        try:
-            durable.make_folder(folder.parent, self.mode & 0o777)
-            durable.make_folders(folder.parent, path.parent, self.mode & 0o777)
-            durable.rename(arrival.root / arrival.relative, path)
-        except OSError as error:
-            self._let_go_of(folder, path.parent)
-            if error.errno != errno.ENOENT:
-                if error.errno not in _NOT_OURS_TO_TAKE:
-                    raise
-                self.troubles[shown(arrival.relative)] = _why_not_taken(error, arrival)
-            return None
-        self._emptied.setdefault((arrival.root / arrival.relative).parent)
-        return Claim(
-            arrival_id=arrival_id,
-            folder=folder,
-            path=path,
-            source=arrival.source,
-            batch=arrival.batch,
-            original_name=arrival.original_name,
-            arrived_at=arrived_at(arrival_id),
-            is_received=arrival.is_received,
-        )
+        for arrival, claim in self._claims.take(arrivals, at):
+            self._emptied[os.path.dirname(f"{arrival.root}/{arrival.relative}")] = None
+            yield arrival, claim
 
     def claimed(self) -> list[Claim]:
-        """List what an earlier run had claimed, in the order of claiming.
-
-        Claims that hold no file (the rename never came, or the release was nearly
-        done) are removed.
-        """
-        found = []
+        """List what an earlier run had claimed, in the order of claiming."""
+        found: list[Claim] = []
         for root in self._roots():
-            try:
-                ids = sorted(os.listdir(root.path / CLAIMED))
-            except FileNotFoundError:
-                continue
-            for arrival_id in ids:
-                folder = root.path / CLAIMED / arrival_id
-                claim = self._claim_again(root, folder, arrival_id)
-                if claim is not None:
-                    found.append(claim)
-                elif not (folder / REASON).exists():
-                    remove_tree(folder)
+            found += self._claims.again(root.path, partial(self._describe, root))
         return sorted(found, key=lambda claim: claim.arrival_id)
 
     def half_quarantined(self) -> list[Path]:
@@ -327,39 +278,16 @@ class Spool:
                 folders += [claims / name for name in sorted(os.listdir(claims))]
         return [folder for folder in folders if (folder / REASON).is_file()]
 
-    def _claim_again(self, root: _Root, folder: Path, arrival_id: str) -> Claim | None:
-        if not _ID.fullmatch(arrival_id) or (folder / REASON).exists():
-            return None
-        path = only_file_below(folder / "in")
-        if path is None:
-            return None
-        told = self._describe(root, str(path.relative_to(folder / "in")))
-        return Claim(
-            arrival_id=arrival_id,
-            folder=folder,
-            path=path,
-            source=told.source,
-            batch=told.batch,
-            original_name=told.original_name,
-            arrived_at=arrived_at(arrival_id),
-            is_received=told.is_received,
-        )
+    def isolate(self, claim: Claim) -> Claim:
+        """Give a claimed file a folder of its own."""
+        return self._claims.isolate(claim)
 
     def release(self, claim: Claim) -> None:
         """Forget a claimed file: its bytes and its row are durable elsewhere."""
-        durable.unlink(claim.path)
-        durable.unlink(durable.unfinished(claim.folder / REASON))
-        if (claim.folder / "members").exists():
-            remove_tree(claim.folder / "members")
-        self._let_go_of(claim.folder, claim.path.parent)
+        self._claims.release(claim)
 
-    def _let_go_of(self, folder: Path, innermost: Path) -> None:
-        """Remove the empty folders from *innermost* up to and including *folder*."""
-        here = innermost
-        while here != folder.parent:
-            if not durable.remove_folder(here) and here.exists():
-                return
-            here = here.parent
+    def _cannot_take(self, arrival: Arrival, error: OSError) -> None:
+        self.troubles[shown(arrival.relative)] = _why_not_taken(error, arrival)
 
     def tidy(self, *, older_than_ns: int) -> None:
         """Remove folders that we emptied, declared sources' and our own excepted.
@@ -367,32 +295,30 @@ class Spool:
         A folder that changed at or after *older_than_ns* (ns since 1970) stays for
         now: somebody may still be copying into it.
         """
-        stay = {self.root, *(self.root / name for name in (*self.sources, RECEIVED))}
-        stay.update(share.path for share in self.shares)
-        for folder in sorted(self._emptied, key=lambda each: len(each.parts), reverse=True):
+        stay = {str(self.root), *(str(self.root / name) for name in (*self.sources, RECEIVED))}
+        stay.update(str(share.path) for share in self.shares)
+        for folder in sorted(self._emptied, key=len, reverse=True):
             here = folder
-            while here not in stay:
-                try:
-                    if os.stat(here).st_mtime_ns >= older_than_ns:
-                        break
-                    if not durable.remove_folder(here):
-                        self._emptied.pop(here, None)
-                        break
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    # Not ours to remove (permissions): an empty folder harms nobody.
-                    self._emptied.pop(here, None)
-                    break
+            while here not in stay and self._tidy_one(here, older_than_ns):
                 self._emptied.pop(here, None)
-                here = here.parent
-            else:
+                here = os.path.dirname(here)
+            if here in stay:
                 self._emptied.pop(folder, None)
 
-
-_NOT_OURS_TO_TAKE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENAMETOOLONG, errno.EXDEV, errno.ENOTDIR}
-)
+    def _tidy_one(self, folder: str, older_than_ns: int) -> bool:
+        """Remove one folder if that is due; True if its parent is to be looked at."""
+        try:
+            if os.stat(folder).st_mtime_ns >= older_than_ns:
+                return False
+            if durable.remove_folder(Path(folder)):
+                return True
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            # Not ours to remove (permissions): an empty folder harms nobody.
+            _logger.debug("an emptied folder stays: %s", error.strerror)
+        self._emptied.pop(folder, None)
+        return False
 
 
 def _why_not_taken(error: OSError, arrival: Arrival) -> str:
@@ -402,14 +328,3 @@ def _why_not_taken(error: OSError, arrival: Arrival) -> str:
     if error.errno == errno.EXDEV:
         return "it lies on a mounted file system; declare its folder as a source or a share"
     return f"it cannot be taken away: {error.strerror}"
-
-
-def only_file_below(folder: Path) -> Path | None:
-    """Return the one file (or link, or FIFO) below a claim, None where there is none."""
-    for here, folders, names in os.walk(folder):
-        for name in names:
-            return Path(here) / name
-        links = [name for name in folders if (Path(here) / name).is_symlink()]
-        if links:
-            return Path(here) / links[0]
-    return None

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ingester.archive import Archive
+from ingester.claims import REASON
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings
 from ingester.model import Clock, SystemClock
-from ingester.spool import REASON, Spool
+from ingester.spool import Spool
 from tests.inline import InlineExecutor
 
 

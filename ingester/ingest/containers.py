@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ingester import durable
 from ingester.archive import DERIVATIVE_MODE, Archive, remove_tree
+from ingester.claims import arrived_at
 from ingester.index.writer import Writer
 from ingester.ingest.values import IngestSettings, Item, Unpacking
 from ingester.model import (
@@ -27,7 +28,6 @@ from ingester.model import (
     Refusal,
     moment,
 )
-from ingester.spool import arrived_at
 from ingester.unpack import ExtractRequest, extract, read_dicomdir
 
 #: How many missing files of a DICOMDIR its arrival names one by one.

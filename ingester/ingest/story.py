@@ -240,35 +240,40 @@ class Ingest:
         room = self._room()
         if self._arrivals is None or room < CHUNK_FILES:
             return
+        ready: list[Arrival] = []
+        overruled: set[str] = set()
+        while len(ready) < room:
+            arrival = next(self._arrivals, None)
+            if arrival is None:
+                self._arrivals = None
+                self._settling.end_round()
+                break
+            self._weigh(arrival, now, ready, overruled)
         items: list[Item] = []
         try:
-            while len(items) < room:
-                arrival = next(self._arrivals, None)
-                if arrival is None:
-                    self._arrivals = None
-                    self._settling.end_round()
-                    break
-                item = self._claim(arrival, now)
-                if item is not None:
-                    items.append(item)
+            for arrival, claim in self._spool.claim(ready, self._clock.now()):
+                is_overruled = _key(arrival) in overruled
+                items.append(Item(claim, arrival.identity.size, is_overruled=is_overruled))
+                self._settling.forget(_key(arrival))
         finally:
             self._line.append(items)
 
-    def _claim(self, arrival: Arrival, now: float) -> Item | None:
-        key = str(arrival.root / arrival.relative)
-        writer = WriterState.FREE
-        if not arrival.is_received and arrival.identity.is_regular:
-            writer = probe_path(key)
-            due = self._still_settling(arrival, key, writer, now)
-            if due is not None:
-                self._next_look = due if self._next_look is None else min(self._next_look, due)
-                return None
-        claim = self._spool.claim(arrival, self._clock.now())
-        self._settling.forget(key)
-        if claim is None:
-            return None
-        is_overruled = writer is WriterState.WRITING
-        return Item(claim, size=arrival.identity.size, is_overruled=is_overruled)
+    def _weigh(
+        self, arrival: Arrival, now: float, ready: list[Arrival], overruled: set[str]
+    ) -> None:
+        """Add an arrival to those that are *ready* to be claimed, unless it must wait."""
+        if arrival.is_received or not arrival.identity.is_regular:
+            ready.append(arrival)
+            return
+        key = _key(arrival)
+        writer = probe_path(key)
+        due = self._still_settling(arrival, key, writer, now)
+        if due is not None:
+            self._next_look = due if self._next_look is None else min(self._next_look, due)
+            return
+        ready.append(arrival)
+        if writer is WriterState.WRITING:
+            overruled.add(key)
 
     def _still_settling(
         self, arrival: Arrival, key: str, writer: WriterState, now: float
@@ -442,6 +447,7 @@ class Ingest:
             words = "An archive file that is nested more than once is not unpacked."
             self._add(Entry(item, prepared, refusal=Refusal(Reason.BOMB, words)))
             return None
+        item.claim = self._spool.isolate(item.claim)
         return Unpacking(item, prepared, container)
 
     def _add(self, entry: Entry) -> None:
@@ -524,3 +530,7 @@ class Ingest:
             self._line.put_first(*self._flush())
         else:
             self._commit_container(item, found)
+
+
+def _key(arrival: Arrival) -> str:
+    return f"{arrival.root}/{arrival.relative}"

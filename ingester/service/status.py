@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingester import __version__
+from ingester.claims import count_claimed
 from ingester.config import Settings
 from ingester.control import Document
 from ingester.index.connection import connect_reader, is_missing
@@ -21,7 +22,6 @@ from ingester.ingest import Counts
 from ingester.model import Clock, moment
 from ingester.service.rooms import make_spool
 from ingester.site import Space
-from ingester.spool import CLAIMED
 
 if TYPE_CHECKING:
     from ingester.service.intake import Intake
@@ -106,10 +106,7 @@ def of_folders(settings: Settings, clock: Clock) -> Document:
     """Return the status of a site on which no service runs."""
     spool = make_spool(settings)
     waiting = sum(1 for _ in spool.look()) if spool.root.is_dir() else 0
-    try:
-        claimed = len(os.listdir(spool.root / CLAIMED))
-    except OSError:
-        claimed = 0
+    claimed = count_claimed(spool.root)
     has_index = not is_missing(settings.index.path)
     return {
         "service": None,

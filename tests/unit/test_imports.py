@@ -38,8 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sniff": {"dicom"},
     "prepare": {"dicom", "durable", "settle", "sniff"},
     "compare": {"dicom", "prepare"},
-    "spool": {"durable", "ignore", "archive"},
-    "quarantine": {"durable", "spool", "archive"},
+    "claims": {"durable", "archive"},
+    "spool": {"durable", "ignore", "archive", "claims"},
+    "quarantine": {"durable", "spool", "archive", "claims"},
     "unpack": {"durable"},
     "pool": {"prepare"},
     "index": {"durable"},
@@ -49,8 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": {"durable"},
     "handover": {"durable", "spool", "sniff"},
     "ingest": {
-        "archive", "compare", "durable", "index", "pool", "prepare", "quarantine", "settle",
-        "spool", "unpack",
+        "archive", "claims", "compare", "durable", "index", "pool", "prepare", "quarantine",
+        "settle", "spool", "unpack",
     },
     "check": {
         "archive", "compare", "durable", "index", "pool", "prepare", "quarantine", "spool",

@@ -299,7 +299,7 @@ def test_a_claim_of_the_last_run_is_taken_up_at_the_start(site: Site) -> None:
     site.spool.make_folders()
     drop(site.spool.root / "a", instance(1))
     (arrival,) = site.spool.look()
-    claim = site.spool.claim(arrival, datetime.now(UTC))
+    ((_, claim),) = site.spool.claim([arrival], datetime.now(UTC))
     assert isinstance(claim, Claim)
     with site.ingesting():
         pass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingester.claims import arrived_at
 from ingester.model import Reason, Refusal, new_id
 from ingester.quarantine import (
     Quarantined,
@@ -18,7 +19,7 @@ from ingester.quarantine import (
     quarantined,
     send_back,
 )
-from ingester.spool import Share, Spool, arrived_at, handed_over, shown
+from ingester.spool import Share, Spool, handed_over, shown
 from tests.factory import drop
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -84,8 +85,7 @@ def test_one_look_lists_in_path_order(spool: Spool) -> None:
 def test_a_claim_keeps_the_path_and_is_found_again_after_a_crash(spool: Spool) -> None:
     drop(spool.root / "CT1/monday/a.dcm", b"x")
     (arrival,) = spool.look()
-    claim = spool.claim(arrival, NOW)
-    assert claim is not None
+    ((_, claim),) = spool.claim([arrival], NOW)
     assert claim.path.read_bytes() == b"x"
     assert list(spool.look()) == []
     assert spool.claimed() == [claim]
@@ -100,7 +100,7 @@ def test_what_vanished_before_the_claim_leaves_nothing(spool: Spool) -> None:
     path = drop(spool.root / "a", b"x")
     (arrival,) = spool.look()
     path.unlink()
-    assert spool.claim(arrival, NOW) is None
+    assert list(spool.claim([arrival], NOW)) == []
     assert os.listdir(spool.root / ".claimed") == []
     assert spool.troubles == {}
 
@@ -109,8 +109,7 @@ def test_folders_that_somebody_may_still_fill_stay(spool: Spool) -> None:
     drop(spool.root / "cd/a", b"x")
     (spool.root / "mine").mkdir()
     (arrival,) = spool.look()
-    claim = spool.claim(arrival, NOW)
-    assert claim is not None
+    ((_, claim),) = spool.claim([arrival], NOW)
     spool.release(claim)
     spool.tidy(older_than_ns=0)
     assert (spool.root / "cd").is_dir()
@@ -136,8 +135,7 @@ def test_a_share_has_its_own_source_and_claims(tmp_path: Path) -> None:
     spool.make_folders()
     (arrival,) = spool.look()
     assert (arrival.source, arrival.batch) == ("WARD", "day1")
-    claim = spool.claim(arrival, NOW)
-    assert claim is not None
+    ((_, claim),) = spool.claim([arrival], NOW)
     assert claim.folder.parent == share / ".claimed"
     assert spool.claimed() == [claim]
 
@@ -154,8 +152,7 @@ def test_a_share_that_is_gone_is_a_trouble_and_nothing_more(tmp_path: Path) -> N
 def test_quarantine_says_why_and_gives_back(spool: Spool) -> None:
     drop(spool.root / "CT1/cd/reason.json", b"x")
     (arrival,) = spool.look()
-    claim = spool.claim(arrival, NOW)
-    assert claim is not None
+    ((_, claim),) = spool.claim([arrival], NOW)
     refusal = Refusal(Reason.MALFORMED, "It is torn.")
     told = quarantine(
         spool, claim, refusal, sha256="00", attempts=1, quarantined_at="2026-01-02T03:04:06.000Z"
@@ -183,8 +180,7 @@ def test_quarantine_says_why_and_gives_back(spool: Spool) -> None:
 def test_a_claim_with_a_reason_is_finished_and_never_read_again(spool: Spool) -> None:
     drop(spool.root / "a", b"x")
     (arrival,) = spool.look()
-    claim = spool.claim(arrival, NOW)
-    assert claim is not None
+    ((_, claim),) = spool.claim([arrival], NOW)
     (claim.folder / "reason.json").write_text("{}")
     assert spool.claimed() == []
     assert spool.half_quarantined() == [claim.folder]
