@@ -92,6 +92,7 @@ class Archive:
         self.staging = root / ".staging"
         self.media = root / ".media"
         self._mode = mode & 0o777
+        self._prefix = f"{root}/"
 
     def make_folders(self) -> None:
         """Make our own folders and wipe what an earlier run left half-copied."""
@@ -110,10 +111,13 @@ class Archive:
 
     def absolute(self, path: str) -> Path:
         """Return the absolute path of an object, sure to lie in the archive."""
-        parts = path.split("/")
-        if path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        return Path(self._absolute(path))
+
+    def _absolute(self, path: str) -> str:
+        around = f"/{path}/"
+        if "//" in around or "/./" in around or "/../" in around or "\0" in path:
             raise ValueError("a path of the archive must stay inside it")
-        return self.root / path
+        return f"{self._prefix}{path}"
 
     def can_link_from(self, folder: Path, name: str) -> bool:
         """Try whether a hard link from *folder* to the archive works.
@@ -138,7 +142,7 @@ class Archive:
     def make_homes(self, paths: Iterable[str]) -> None:
         """Make the folders of these objects, each new one durable in its parent."""
         changed: dict[Path, None] = {}
-        for folder in sorted({self.absolute(path).parent for path in paths}):
+        for folder in self._homes(paths):
             for parent in durable.make_folders(self.root, folder, self._mode):
                 changed[parent] = None
         for parent in changed:
@@ -146,7 +150,7 @@ class Archive:
 
     def publish(self, bytes_at: Path, path: str) -> Published:
         """Give the bytes their final name, never replacing what is there."""
-        final = self.absolute(path)
+        final = self._absolute(path)
         try:
             durable.link(bytes_at, final)
         except FileExistsError:
@@ -158,13 +162,16 @@ class Archive:
 
     def flush_homes(self, paths: Iterable[str]) -> None:
         """Make the names of these objects durable, each folder once."""
-        for folder in sorted({self.absolute(path).parent for path in paths}):
+        for folder in self._homes(paths):
             durable.flush_folder(folder)
+
+    def _homes(self, paths: Iterable[str]) -> list[Path]:
+        return [self.absolute(each) for each in sorted({path.rpartition("/")[0] for path in paths})]
 
     def size_of(self, path: str) -> int | None:
         """Return the size of the object at *path*, None where it is missing."""
         try:
-            return os.lstat(self.absolute(path)).st_size
+            return os.lstat(self._absolute(path)).st_size
         except FileNotFoundError:
             return None
 

@@ -77,7 +77,7 @@ def replace(old: Path, new: Path) -> None:
     os.replace(old, new)
 
 
-def link(old: Path, new: Path) -> None:
+def link(old: Path | str, new: Path | str) -> None:
     """Give the file a second name; `FileExistsError` where *new* exists already."""
     effect("link", new)
     os.link(old, new, follow_symlinks=False)

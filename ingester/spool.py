@@ -49,6 +49,8 @@ def shown(name: str) -> str:
 
     Bytes that are no UTF-8 and control characters are written as escapes.
     """
+    if name.isprintable():
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 

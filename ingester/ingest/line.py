@@ -167,9 +167,9 @@ class Line:
 
     def drop_copy(self, item: Item) -> None:
         """Remove a copy that an earlier reading of the file may have left."""
-        copy = self._staging / item.claim.arrival_id
-        if copy.exists():
-            durable.unlink(copy)
+        if item.is_read:
+            durable.unlink(self._staging / item.claim.arrival_id)
+        item.is_read = True
 
     def fetch(self, chunk: Chunk) -> bool:
         """Bring a chunk's answers in; False while the pool still reads."""

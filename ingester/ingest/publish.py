@@ -1,7 +1,7 @@
 """The durable steps of a batch: the order of these lines is the guarantee.
 
+    seal, flush  mode, time and bytes of each object, begun as soon as it was read
     verdict      what the index and the stored versions say of each UID
-    seal, flush  mode, time and bytes of each new object
     folders      each new one durable in its parent
     link         the final name, never replacing
     flush        the names, each folder once
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -114,6 +114,12 @@ class Publisher:
         """End the threads that flush."""
         self._flushers.shutdown()
 
+    def begin(self, entry: Entry) -> None:
+        """Begin to make an object's bytes durable, while others are still being read."""
+        if entry.instance is not None and entry.flushing is None:
+            entry.archived_at = self._next_moment()
+            entry.flushing = self._flushers.submit(self._seal_and_flush, entry)
+
     def commit(self, batch: Sequence[Entry]) -> tuple[list[ArrivalRecord], list[Entry]]:
         """Take a batch all the way; returns the rows that were committed, and the rest.
 
@@ -126,6 +132,8 @@ class Publisher:
         OSError, sqlite3.Error : the world's fault; call again with the same batch
         """
         open_entries = [entry for entry in batch if entry.record is None]
+        for entry in open_entries:
+            self.begin(entry)
         self._judge(open_entries)
         to_publish = [entry for entry in open_entries if entry.stored is not None]
         self._publish(to_publish)
@@ -150,8 +158,11 @@ class Publisher:
                     None,
                 )
             elif entry.refusal is None:
+                if entry.flushing is not None:
+                    wait([entry.flushing])
                 self._spool.release(entry.item.claim)
-                durable.unlink(self._staged(entry))
+                if entry.prepared is not None and entry.prepared.staged:
+                    durable.unlink(self._staged(entry))
         done = [
             replace(record, instance_id=instance_id)
             for record, instance_id in zip(records, ids, strict=True)
@@ -255,7 +266,7 @@ class Publisher:
             sha256=prepared.sha256,
             data_set_sha256=prepared.data_set_sha256 or prepared.sha256,
             size_bytes=prepared.identity.size,
-            archived_at=self._next_moment(),
+            archived_at=entry.archived_at,
             version=_VERSION[verdict.outcome],
         )
         told: dict[str, object] = dict(detail)
@@ -326,7 +337,9 @@ class Publisher:
         if not entries:
             return
         try:
-            list(self._flushers.map(self._seal_and_flush, entries))
+            for entry in entries:
+                if entry.flushing is not None:
+                    entry.flushing.result()
             stored = [entry.stored for entry in entries if entry.stored is not None]
             paths = [each.path for each in stored]
             self._archive.make_homes(paths)
@@ -336,14 +349,12 @@ class Publisher:
         except (OSError, Touched, CannotLink):
             # The records were made in the belief that these steps succeed.
             for entry in entries:
-                entry.record = None
-                entry.stored = None
+                entry.record = entry.stored = entry.flushing = None
             raise
 
     def _seal_and_flush(self, entry: Entry) -> None:
         """Give the bytes their mode and time and flush them, sure that they were read."""
         assert entry.prepared is not None
-        assert entry.stored is not None
         path = self._bytes_of(entry)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -351,7 +362,7 @@ class Publisher:
             read = entry.sealed or entry.prepared.identity
             if not entry.prepared.staged and not _is_untouched(status, read):
                 raise Touched(entry)
-            when = _ns_of(entry.stored.archived_at)
+            when = _ns_of(entry.archived_at)
             durable.seal(descriptor, path, mode=OBJECT_MODE, mtime_ns=when)
             entry.sealed = FileIdentity.of(os.fstat(descriptor))
             try:

@@ -453,6 +453,7 @@ class Ingest:
     def _add(self, entry: Entry) -> None:
         if not self._batch:
             self._batch_since = self._clock.monotonic()
+        self._publisher.begin(entry)
         self._batch.append(entry)
 
     # ------------------------------------------------------------------- commit

@@ -109,6 +109,7 @@ class Item:
     is_overruled: bool = False  # a writer that never closes: take a copy
     must_copy: bool = False  # a link or a flush failed: other bytes are needed
     refusal: Refusal | None = None  # decided before reading (an unsafe member)
+    is_read: bool = False  # it was read before in this run, and may have left a copy
     tries: int = 0
     still: FileIdentity | None = None  # what it looked like when it last had to wait
     still_since: float = 0.0
@@ -151,6 +152,8 @@ class Entry:
     prepared: Prepared | None
     refusal: Refusal | None = None
     instance: Instance | None = None
+    archived_at: str = ""
+    flushing: Future[None] | None = None  # mode, time and bytes on their way to the disk
     sealed: FileIdentity | None = None
     stored: Stored | None = None
     record: ArrivalRecord | None = None
