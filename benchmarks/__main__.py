@@ -2,6 +2,9 @@
 
 Each measurement has a fresh site (and a fresh Orthanc) in a temporary folder; the
 same files, the same senders, one after the other on an otherwise idle machine.
+
+What is promised differs: Orthanc 1.10 flushes each file's data, but neither its name
+nor its index, before it answers (one fdatasync an object, seen with strace).
 """
 
 from __future__ import annotations

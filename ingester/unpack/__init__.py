@@ -21,7 +21,6 @@ from ingester.model import ContainerKind
 from ingester.unpack.dicomdir import (
     MediaListing,
     Reference,
-    missing_references,
     read_dicomdir,
 )
 from ingester.unpack.request import Extracted, ExtractRequest, Member, UnpackLimits
@@ -36,7 +35,6 @@ __all__ = [
     "Reference",
     "UnpackLimits",
     "extract",
-    "missing_references",
     "read_dicomdir",
 ]
 

@@ -1,20 +1,19 @@
 """A DICOMDIR as what it is: a list of files that ought to lie beside it.
 
 Only its words are read: which File IDs it names, and which SOP Instance UIDs it says
-they have.  A File ID is never turned into a path and never opened; it is compared, as
-text, with the names of files that arrived.  pydicom's `FileSet` is not used, for it
-resolves File IDs on the disk.
+they have.  A File ID is never turned into a path and never opened: what is there is decided
+by the SOP Instance UIDs that arrived, for files are renamed and media are mounted in
+many spellings.  pydicom's `FileSet` is not used, for it resolves File IDs on the disk.
 
 References
 ----------
-PS3.3 Annex F (Basic Directory), PS3.10 section 8.2 (File IDs), PS3.12 (media, where
-ISO 9660 adds `;1` and lower-case names come from how a CD is mounted).
+PS3.3 Annex F (Basic Directory), PS3.10 section 8.2 (File IDs).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom import dcmread
@@ -22,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from ingester.model import Reason, Refusal
-from ingester.unpack.names import is_unsafe, shown
+from ingester.unpack.names import shown
 
 #: What pydicom raises on damaged or hostile bytes; it has no common base.
 _DAMAGE = (
@@ -49,7 +48,7 @@ _LONGEST_UID = 64
 class Reference:
     """One file that a DICOMDIR names.
 
-    `file_id` is for people and for `missing_references`: its parts joined by `/`, made printable.
+    `file_id` is for people: its parts joined by `/`, made printable.
     """
 
     file_id: str
@@ -85,27 +84,6 @@ def read_dicomdir(path: str) -> MediaListing:
     return MediaListing(references)
 
 
-def missing_references(
-    listing: MediaListing, names: Iterable[str], sop_instance_uids: Iterable[str] = ()
-) -> tuple[Reference, ...]:
-    """Return what a DICOMDIR names but is not there.
-
-    Parameters
-    ----------
-    names : of files, relative to the DICOMDIR's folder
-    sop_instance_uids : of objects that arrived with it under whatever names, for media
-        whose files were renamed (a file is there if its name or its UID is)
-    """
-    present = {_normal(name) for name in names}
-    arrived = set(sop_instance_uids)
-    return tuple(
-        each
-        for each in listing.references
-        if each.sop_instance_uid not in arrived
-        and (is_unsafe(each.file_id) or _normal(each.file_id) not in present)
-    )
-
-
 def _references(ds: Dataset) -> Iterator[Reference]:
     for record in ds.get("DirectoryRecordSequence") or ():
         if _raw(record, _RECORD_IN_USE_FLAG) == _INACTIVE:
@@ -125,10 +103,3 @@ def _raw(record: Dataset, tag: int) -> bytes:
     """Return an element's bytes as they stand, so that odd values never matter."""
     value = record.get_item(tag).value if tag in record else None
     return value if isinstance(value, bytes) else b""
-
-
-def _normal(name: str) -> str:
-    """Return a file's name as a DICOMDIR would spell it."""
-    parts = name.replace("\\", "/").upper().split("/")
-    parts[-1] = parts[-1].partition(";")[0].rstrip(".")
-    return "/".join(part for part in parts if part not in ("", "."))
