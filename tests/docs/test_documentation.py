@@ -6,6 +6,7 @@ settings, the reasons from the nouns, the tables from the database itself.
 
 from __future__ import annotations
 
+import ast
 import re
 import sqlite3
 from pathlib import Path
@@ -204,3 +205,20 @@ def test_no_page_speaks_of_a_command_that_is_not_there() -> None:
         text = file.read_text(encoding="utf-8")
         for name in re.findall(r"`(?:\.venv/bin/)?ingester (?:--config \S+ )?([a-z]+)", text):
             assert name in COMMANDS, f"{file.name}: ingester {name}"
+
+
+def test_every_note_is_documented_and_no_other() -> None:
+    slug = re.compile(r"[a-z]+(-[a-z]+)+")
+    said = {
+        node.value
+        for file in (ROOT / "ingester" / "dicom").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if slug.fullmatch(node.value)
+    }
+    cells = re.findall(
+        r"^\| (`.*?) \|", section_of(page("reasons.md"), "## Oddities"), re.MULTILINE
+    )
+    told = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert len(said) > 20
+    assert told == said
