@@ -26,6 +26,9 @@ _OUR_NAMES = re.compile(r"(index\.db.*|index-snapshot\.db.*|quarantine)", re.ASC
 _ESCAPED = re.compile(r".*-[0-9a-f]{8}", re.ASCII)
 _LONGEST_SOURCE = 64
 
+#: So many folders are remembered as durable; to forget one costs a flush.
+_MOST_REMEMBERED = 10_000
+
 OBJECT_MODE = 0o440
 DERIVATIVE_MODE = 0o640
 
@@ -93,6 +96,7 @@ class Archive:
         self.media = root / ".media"
         self._mode = mode & 0o777
         self._prefix = f"{root}/"
+        self._durable: set[Path] = set()  # folders whose names are
 
     def make_folders(self) -> None:
         """Make our own folders and wipe what an earlier run left half-copied."""
@@ -142,11 +146,22 @@ class Archive:
     def make_homes(self, paths: Iterable[str]) -> None:
         """Make the folders of these objects, each new one durable in its parent."""
         changed: dict[Path, None] = {}
-        for folder in self._homes(paths):
+        homes = self._homes(paths)
+        for folder in homes:
             for parent in durable.make_folders(self.root, folder, self._mode):
                 changed[parent] = None
+            # A folder that is there may be what a run left that died before the flush.
+            while folder != self.root and folder not in self._durable:
+                folder = folder.parent
+                changed[folder] = None
         for parent in changed:
             durable.flush_folder(parent)
+        if len(self._durable) > _MOST_REMEMBERED:
+            self._durable.clear()
+        for folder in homes:
+            while folder != self.root and folder not in self._durable:
+                self._durable.add(folder)
+                folder = folder.parent
 
     def publish(self, bytes_at: Path, path: str) -> Published:
         """Give the bytes their final name, never replacing what is there."""

@@ -15,6 +15,7 @@ the shared one first (`isolate`).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from typing import NamedTuple
 from ingester import durable
 from ingester.archive import remove_tree
 from ingester.model import Arrival, Claim, moment, new_id
+
+_logger = logging.getLogger(__name__)
 
 CLAIMED = ".claimed"
 REASON = "reason.json"
@@ -78,7 +81,7 @@ class Claims:
     def __init__(self, mode: int, refused: Refused) -> None:
         self._mode = mode & 0o777
         self._refused = refused
-        self._left: dict[Path, int] = {}
+        self._left: dict[Path, set[Path]] = {}
 
     def take(self, arrivals: Sequence[Arrival], at: datetime) -> Iterator[tuple[Arrival, Claim]]:
         """Take files, in order; what has vanished or cannot be taken is left out."""
@@ -117,7 +120,7 @@ class Claims:
         except OSError as error:
             self._not_taken(arrival, error)
             return None
-        self._left[shared.folder] = self._left.get(shared.folder, 0) + 1
+        self._left.setdefault(shared.folder, set()).add(path)
         arrival_id = arrival.arrival_id or f"{shared.folder.name}-{number:03d}"
         return _claim(arrival, arrival_id, shared.folder, path, is_shared=True)
 
@@ -150,7 +153,8 @@ class Claims:
             for path in found:
                 claim = _found_again(folder, path, describe)
                 if claim is not None:
-                    self._left[folder] = self._left.get(folder, 0) + claim.is_shared
+                    if claim.is_shared:
+                        self._left.setdefault(folder, set()).add(claim.path)
                     yield claim
             if not found:
                 _clear(folder)
@@ -161,12 +165,15 @@ class Claims:
         """Forget a file: its bytes and its row are durable elsewhere."""
         durable.unlink(claim.path)
         if claim.is_shared:
-            self._leave(claim.folder)
+            self._leave(claim)
         else:
             _clear(claim.folder)
 
     def isolate(self, claim: Claim) -> Claim:
-        """Give a file a claim folder of its own, so that other things can lie beside it."""
+        """Give a file a claim folder of its own, so that other things can lie beside it.
+
+        May be repeated after an error; a file that has vanished gets the empty folder.
+        """
         if not claim.is_shared:
             return claim
         inside = claim.path.relative_to(claim.folder / _TOGETHER)
@@ -175,15 +182,21 @@ class Claims:
         folder = claim.folder.parent / claim.arrival_id
         path = folder / _ALONE / inside.with_name(match[2])
         durable.make_folders(folder.parent, path.parent, self._mode)
-        durable.rename(claim.path, path)
-        self._leave(claim.folder)
+        try:
+            durable.rename(claim.path, path)
+        except FileNotFoundError:
+            _logger.debug("%s was moved already, or has vanished", claim.arrival_id)
+        self._leave(claim)
         return replace(claim, folder=folder, path=path, is_shared=False)
 
-    def _leave(self, folder: Path) -> None:
-        self._left[folder] -= 1
-        if self._left[folder] == 0:
-            del self._left[folder]
-            _prune(folder)
+    def _leave(self, claim: Claim) -> None:
+        left = self._left.get(claim.folder)
+        if left is None:
+            return
+        left.discard(claim.path)
+        if not left:
+            _prune(claim.folder)
+            del self._left[claim.folder]
 
 
 class _Shared:
@@ -241,6 +254,11 @@ def _found_again(folder: Path, path: Path, describe: Callable[[str], Provenance]
     told = describe(str(inside.relative_to(_TOGETHER).with_name(match[2])))
     arrival_id = told.arrival_id or f"{folder.name}-{match[1]}"
     return _claim(told, arrival_id, folder, path, is_shared=True)
+
+
+def is_reachable(claim: Claim) -> bool:
+    """Return whether the folder of claims is there: a share may be gone, with all its files."""
+    return os.path.isdir(next(each for each in claim.path.parents if each.name == CLAIMED))
 
 
 def count_claimed(root: Path) -> int:

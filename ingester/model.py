@@ -394,6 +394,7 @@ class KnownVersion:
     data_set_sha256: str
     transfer_syntax_uid: str
     version: Version
+    archived_at: str
 
 
 @dataclass(frozen=True, slots=True)

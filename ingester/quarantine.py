@@ -27,6 +27,8 @@ from ingester.spool import Spool, handed_over
 
 _FILE_MODE = 0o640
 _LONGEST_NAME = 200
+#: What lies beside the file on its way: it must not bear such a name itself.
+_OURS = frozenset({REASON, "in", "members"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def quarantine(
     """
     done = Quarantined.read(spool.quarantine_folder / claim.arrival_id)
     if done is not None:
+        durable.flush_folder(spool.quarantine_folder)
         return done
     claim = spool.isolate(claim)
     try:
@@ -100,10 +103,11 @@ def quarantine(
         attempts=attempts,
     )
     durable.make_folders(claim.folder.parent.parent, claim.folder, spool.mode & 0o777)
-    if not (claim.folder / REASON).exists():
+    before = Quarantined.read(claim.folder)
+    if before is None:
         durable.replace_file(claim.folder / REASON, told.as_json(), _FILE_MODE)
     finish_quarantine(spool, claim.folder, claim.arrival_id)
-    return told
+    return before or told
 
 
 def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:
@@ -127,7 +131,7 @@ def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:
 
 def _aside_name(name: str) -> str:
     cut = os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
-    return f"{cut}.original" if cut == REASON else cut
+    return f"{cut}.original" if cut in _OURS else cut
 
 
 def _open_to_group(path: Path) -> None:

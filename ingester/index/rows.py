@@ -75,13 +75,13 @@ def versions(
     found: dict[str, list[KnownVersion]] = {}
     for row in connection.execute(
         "SELECT sop_instance_uid, instance_id, path, size_bytes, sha256, data_set_sha256,"
-        " transfer_syntax_uid, version FROM instances"
+        " transfer_syntax_uid, version, archived_at FROM instances"
         " WHERE sop_instance_uid IN (SELECT value FROM json_each(?)) ORDER BY instance_id",
         (json.dumps(list(uids)),),
     ):
-        uid, instance_id, path, size_bytes, sha256, data_set_sha256, syntax, version = row
+        uid, instance_id, path, size_bytes, sha256, data_set_sha256, syntax, version, at = row
         known = KnownVersion(
-            instance_id, path, size_bytes, sha256, data_set_sha256, syntax, Version(version)
+            instance_id, path, size_bytes, sha256, data_set_sha256, syntax, Version(version), at
         )
         found.setdefault(uid, []).append(known)
     return found

@@ -69,12 +69,11 @@ def members(head: Unpacking, writer: Writer) -> list[Item]:
     Members that have a row already (an earlier run got so far) are skipped.
     """
     assert head.future is not None
-    page = head.future.result()
-    head.future = None
-    head.members += len(page.members)
-    head.refusal = page.refusal
-    head.is_over = page.next is None or page.refusal is not None
-    head.first = page.next or 0
+    try:
+        page = head.future.result()
+    except OSError:
+        head.future = None  # to be asked again
+        raise
     parent = head.item.claim
     ids = [f"{parent.arrival_id}.{member.number:06d}" for member in page.members]
     finished = writer.finished(ids)
@@ -98,6 +97,12 @@ def members(head: Unpacking, writer: Writer) -> list[Item]:
             parent_id=parent.arrival_id,
         )
         items.append(Item(claim, size=member.size_bytes, refusal=member.refusal))
+    # Only now, when nothing can fail any more, does the page count as taken.
+    head.future = None
+    head.members += len(page.members)
+    head.refusal = page.refusal
+    head.is_over = page.next is None or page.refusal is not None
+    head.first = page.next or 0
     return items
 
 
@@ -113,16 +118,23 @@ def keep_dicomdir(
     writer: Writer,
     pool: Executor,
     clock: Clock,
-) -> ArrivalRecord | Refusal:
-    """Keep a DICOMDIR and tell what it names that is not archived."""
+) -> ArrivalRecord | Refusal | OSError:
+    """Keep a DICOMDIR and tell what it names that is not archived.
+
+    Where the file cannot be read, that error is the answer; others are raised.
+    """
     claim = item.claim
-    listing = pool.submit(read_dicomdir, str(claim.path)).result()
+    try:
+        content = claim.path.read_bytes()
+        listing = pool.submit(read_dicomdir, str(claim.path)).result()
+    except OSError as error:
+        return error
     if listing.refusal is not None:
         return listing.refusal
     home = archive.media / claim.arrival_id
     durable.make_folder(home, 0o750)
     if not (home / "DICOMDIR").exists():
-        durable.replace_file(home / "DICOMDIR", claim.path.read_bytes(), DERIVATIVE_MODE)
+        durable.replace_file(home / "DICOMDIR", content, DERIVATIVE_MODE)
     durable.flush_folder(archive.media)
     uids = {each.sop_instance_uid for each in listing.references if each.sop_instance_uid}
     known = writer.versions(uids)

@@ -34,8 +34,8 @@ from ingester.prepare import PrepareRequest
 _logger = logging.getLogger(__name__)
 
 #: After so many attempts that ended the reading process a file is set aside unread.
-_POISONOUS = 3
-_POISON = Refusal(
+POISONOUS = 3
+POISON = Refusal(
     Reason.POISON, "Reading this file has ended the program three times; it was set aside unread."
 )
 
@@ -142,8 +142,8 @@ class Line:
     def _ask_alone(self, chunk: Chunk) -> None:
         (item,) = chunk.items
         attempts = self._writer.count_attempt(item.claim.arrival_id)
-        if attempts > _POISONOUS:
-            item.refusal = _POISON
+        if attempts > POISONOUS:
+            item.refusal = POISON
         self._ask(chunk)
 
     def _ask(self, chunk: Chunk) -> None:

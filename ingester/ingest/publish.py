@@ -72,6 +72,9 @@ _REFUSED = Refusal(
 
 _logger = logging.getLogger(__name__)
 
+#: After so many reading processes that a comparison broke, it is given up.
+_MOST_BREAKS = 3
+
 
 class Touched(Exception):
     """The file is not the one that was read: read it again."""
@@ -130,13 +133,19 @@ class Publisher:
         ------
         Touched, CannotLink : one file must be read again before the rest can go on
         OSError, sqlite3.Error : the world's fault; call again with the same batch
+        BrokenProcessPool : call again with the same batch, and a new pool
         """
         open_entries = [entry for entry in batch if entry.record is None]
         for entry in open_entries:
             self.begin(entry)
-        self._judge(open_entries)
-        to_publish = [entry for entry in open_entries if entry.stored is not None]
-        self._publish(to_publish)
+        try:
+            self._judge(open_entries)
+            self._publish([entry for entry in open_entries if entry.stored is not None])
+        except BaseException:
+            # The records were made in the belief that all of these steps succeed.
+            for entry in open_entries:
+                self._begin_anew(entry)
+            raise
         for entry in open_entries:
             if entry.refusal is not None:
                 self._set_aside(entry)
@@ -234,8 +243,11 @@ class Publisher:
                 # The stored file is gone or damaged: both are kept, and `verify` tells.
                 verdict = Verdict(Outcome.CONFLICT)
             except BrokenProcessPool:
-                # Two files that no comparison survives: both are kept, which is what
-                # a conflict means.  The line notices the broken pool by itself.
+                # Perhaps something else broke it.  Two files that no comparison
+                # survives are both kept, which is what a conflict means.
+                entry.breaks += 1
+                if entry.breaks < _MOST_BREAKS:
+                    raise
                 verdict = Verdict(Outcome.CONFLICT)
             found.append((verdict, version))
             if verdict.outcome is Outcome.DUPLICATE:
@@ -336,27 +348,34 @@ class Publisher:
     def _publish(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        try:
-            for entry in entries:
-                if entry.flushing is not None:
-                    entry.flushing.result()
-            stored = [entry.stored for entry in entries if entry.stored is not None]
-            paths = [each.path for each in stored]
-            self._archive.make_homes(paths)
-            for entry in entries:
-                self._link(entry)
-            self._archive.flush_homes(paths)
-        except (OSError, Touched, CannotLink):
-            # The records were made in the belief that these steps succeed.
-            for entry in entries:
-                entry.record = entry.stored = entry.flushing = None
-            raise
+        for entry in entries:
+            if entry.flushing is not None:
+                entry.flushing.result()
+        stored = [entry.stored for entry in entries if entry.stored is not None]
+        paths = [each.path for each in stored]
+        self._archive.make_homes(paths)
+        for entry in entries:
+            self._link(entry)
+        self._archive.flush_homes(paths)
+
+    def _begin_anew(self, entry: Entry) -> None:
+        """Forget what was decided; a flush under way is waited for, lest two meet."""
+        entry.record = entry.stored = None
+        if entry.flushing is not None:
+            wait([entry.flushing])
+            entry.flushing = None
 
     def _seal_and_flush(self, entry: Entry) -> None:
         """Give the bytes their mode and time and flush them, sure that they were read."""
         assert entry.prepared is not None
+        if entry.has_failed:
+            raise CannotLink(entry)
         path = self._bytes_of(entry)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError as error:
+            raise Touched(entry) from error
         try:
             status = FileIdentity.of(os.fstat(descriptor))
             read = entry.sealed or entry.prepared.identity
@@ -369,6 +388,7 @@ class Publisher:
                 durable.flush_file(descriptor, path)
             except OSError as error:
                 # Asking again would be told a lie: the bytes are copied once more.
+                entry.has_failed = True
                 raise CannotLink(entry) from error
         finally:
             os.close(descriptor)
@@ -376,17 +396,18 @@ class Publisher:
     def _link(self, entry: Entry) -> None:
         assert entry.stored is not None
         assert entry.record is not None
-        path, bytes_at = entry.stored.path, self._bytes_of(entry)
+        if self._give_name(entry, entry.stored.path) is Published.OCCUPIED:
+            self._meet(entry, entry.stored.path)
+
+    def _give_name(self, entry: Entry, path: str) -> Published:
         try:
-            result = self._archive.publish(bytes_at, path)
+            return self._archive.publish(self._bytes_of(entry), path)
         except FileNotFoundError as error:
             raise Touched(entry) from error
         except OSError as error:
             if entry.item.must_copy or error.errno not in CANNOT_LINK:
                 raise
             raise CannotLink(entry) from error
-        if result is Published.OCCUPIED:
-            self._meet(entry, path)
 
     def _meet(self, entry: Entry, path: str) -> None:
         """Deal with a file that has this name but no row: equal bytes are adopted."""
@@ -394,7 +415,7 @@ class Publisher:
         assert entry.record is not None
         final = self._archive.absolute(path)
         if self._archive.sha256_of(path) != entry.stored.sha256:
-            self._adopt(path)
+            self._adopt(entry, path)
             raise Touched(entry)
         descriptor = os.open(final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -405,7 +426,7 @@ class Publisher:
         entry.stored = replace(entry.stored, archived_at=archived_at)
         entry.record = replace(entry.record, stored=entry.stored)
 
-    def _adopt(self, path: str) -> None:
+    def _adopt(self, entry: Entry, path: str) -> None:
         """Give an archived file that has no row its row; what is no object is set aside.
 
         Only a lost index can leave such a file, or a person who put it there.
@@ -421,7 +442,14 @@ class Publisher:
             issuer_of_patient_id="",
             limits=self._settings.limits,
         )
-        (prepared,) = self._executor().submit(prepare_many, [request]).result()
+        try:
+            (prepared,) = self._executor().submit(prepare_many, [request]).result()
+        except BrokenProcessPool:
+            entry.breaks += 1
+            if entry.breaks < _MOST_BREAKS:
+                raise
+            self._archive.set_aside(path, arrival_id)
+            return
         if not isinstance(prepared, Prepared):
             raise prepared
         found = prepared.found
@@ -458,21 +486,20 @@ class Publisher:
 
     def _repair(self, entry: Entry, other: KnownVersion) -> None:
         """Put identical bytes back under the name of a missing or damaged object."""
+        if entry.flushing is not None:
+            entry.flushing.result()
+            entry.archived_at = other.archived_at  # the object's, also for a rebuild
+            entry.flushing = self._flushers.submit(self._seal_and_flush, entry)
+            entry.flushing.result()
         if self._archive.size_of(other.path) is not None:
             self._archive.set_aside(other.path, entry.item.claim.arrival_id)
-        path = self._bytes_of(entry)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            durable.seal(descriptor, path, mode=OBJECT_MODE, mtime_ns=None)
-            durable.flush_file(descriptor, path)
-        finally:
-            os.close(descriptor)
         self._archive.make_homes([other.path])
-        self._archive.publish(path, other.path)
+        self._give_name(entry, other.path)
         self._archive.flush_homes([other.path])
 
     def _set_aside(self, entry: Entry) -> None:
         assert entry.refusal is not None
+        entry.item.claim = self._spool.isolate(entry.item.claim)
         claim, prepared = entry.item.claim, entry.prepared
         told = quarantine(
             self._spool,

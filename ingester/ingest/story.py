@@ -23,10 +23,11 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
 from ingester.archive import Archive
+from ingester.claims import is_reachable
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
-from ingester.ingest.line import Line
+from ingester.ingest.line import POISON, POISONOUS, Line
 from ingester.ingest.publish import CannotLink, Publisher, Touched
 from ingester.ingest.recovery import finish_half_done, retry
 from ingester.ingest.values import (
@@ -66,6 +67,9 @@ _ZERO_TAIL_QUIET = 60.0
 _LONGEST_BACK_OFF = 60.0
 _FOR_EVER = float("inf")
 _NESTED_ONCE = 1
+_REMOVED = Refusal(
+    Reason.UNREADABLE, "Somebody removed the file after it was taken, before it was archived."
+)
 
 
 class Ingest:
@@ -105,7 +109,9 @@ class Ingest:
         self._next_look: float | None = None
         self._parked: list[Item] = []
         self._late: list[tuple[Item, Prepared]] = []
+        self._unpacked: list[Unpacking] = []
         self._batch: list[Entry] = []
+        self._again: list[Chunk] = []
         self._batch_uids: set[str] = set()
         self._batch_since = 0.0
         self._trouble: str | None = None
@@ -120,7 +126,11 @@ class Ingest:
     @property
     def claimed(self) -> int:
         """Return how many files are claimed and have no outcome yet."""
-        return len(self._line) + len(self._batch) + len(self._parked) + len(self._late)
+        return len(self._line) + len(self._batch) + self._aside
+
+    @property
+    def _aside(self) -> int:
+        return len(self._parked) + len(self._late) + len(self._unpacked)
 
     @property
     def waiting(self) -> int:
@@ -219,9 +229,14 @@ class Ingest:
 
     def batches_under_way(self) -> set[tuple[str, str | None]]:
         """Return (source, batch) of all files that are claimed without an outcome."""
-        items = [*self._line, *self._parked, *(item for item, _ in self._late)]
-        items += [entry.item for entry in self._batch]
+        items = [*self._under_way(), *(each.item for each in self._unpacked)]
         return {(item.claim.source, item.claim.batch) for item in items}
+
+    def _under_way(self) -> Iterator[Item]:
+        yield from self._line
+        yield from self._parked
+        yield from (item for item, _ in self._late)
+        yield from (entry.item for entry in self._batch)
 
     # ----------------------------------------------------------------- claiming
 
@@ -353,10 +368,15 @@ class Ingest:
             self._line.pop()
             self._consider_all(head)
         self._flush_if_due()
-        if self._line.head is None and not self._batch and self._arrivals is None and self._late:
+        self._let_archives_go()
+        if self._is_late_due:
             self._take_late()
-        is_stuck = budget > 0
-        return not is_stuck or (bool(self._late) and self._line.head is None)
+        return budget <= 0 or self._is_late_due
+
+    @property
+    def _is_late_due(self) -> bool:
+        is_over = self._arrivals is None or self.paused is not None
+        return bool(self._late) and is_over and self._line.head is None and not self._batch
 
     def _consider_all(self, chunk: Chunk) -> None:
         """Decide about each file of a chunk, in order; what is left over goes back."""
@@ -407,9 +427,11 @@ class Ingest:
         return None
 
     def _consider_error(self, item: Item, error: OSError) -> None:
-        if error.errno == errno.ENOENT:
+        if error.errno == errno.ENOENT and is_reachable(item.claim):
             _logger.warning("somebody removed the claimed file of %s", item.claim.arrival_id)
-            self._spool.release(item.claim)
+            self._add(Entry(item, None, refusal=_REMOVED))
+        elif error.errno == errno.ENOENT:
+            self._park(item, None, _FOR_EVER)  # its share is gone; it will come back
         elif error.errno in _FILE_ERRORS:
             most = 0.0 if self._settings.is_impatient else self._settings.incomplete_after
             if not self._park(item, None, most):
@@ -463,11 +485,13 @@ class Ingest:
             return
         age = self._clock.monotonic() - self._batch_since
         if self._line.head is None or age >= BATCH_SECONDS or len(self._batch) >= BATCH_FILES:
-            self._line.put_first(*self._flush())
+            again = self._flush()
+            self._line.put_first(*again)
+            if again:
+                self._line.submit()
 
     def _flush(self) -> list[Chunk]:
         """Commit the batch; returns what must be read again before anything else."""
-        again: list[Chunk] = []
         while self._batch:
             try:
                 records, rest = self._publisher.commit(self._batch)
@@ -475,11 +499,15 @@ class Ingest:
                 item = met.entry.item
                 item.must_copy |= isinstance(met, CannotLink)
                 self._batch.remove(met.entry)
-                again.append(Chunk([item]))
+                self._again.append(Chunk([item]))
+                continue
+            except BrokenProcessPool:
+                self._line.start_anew()
                 continue
             self._batch = rest
             self._after_commit(records)
         self._batch_uids = set()
+        again, self._again = self._again, []
         return again
 
     def _after_commit(self, records: Sequence[ArrivalRecord]) -> None:
@@ -500,19 +528,44 @@ class Ingest:
                 self._line.put_items_first(containers.members(head, self._writer))
             except BrokenProcessPool:
                 self._line.start_anew()
+                if self._is_poison(head.item):
+                    head.refusal, head.is_over = POISON, True
                 return False
+            except OSError as error:
+                is_alone = error.errno in _FILE_ERRORS or error.errno == errno.ENOENT
+                if not is_alone or self._has_members(head):
+                    raise
+                self._line.pop()
+                self._consider_error(head.item, error)
             return True
         again = self._flush()
         if again:
             self._line.put_first(*again)
             return True
+        self._unpacked.append(head)
         self._line.pop()
-        if head.refusal is not None:
-            self._consider_refusal(head.item, head.prepared, head.refusal)
-        else:
-            record = containers.record(head.item, head.prepared, head.members, self._clock)
-            self._commit_container(head.item, record)
         return True
+
+    def _is_poison(self, item: Item) -> bool:
+        return self._writer.count_attempt(item.claim.arrival_id) >= POISONOUS
+
+    def _has_members(self, archive: Unpacking) -> bool:
+        """Return whether anything that came out of an archive file has no outcome yet."""
+        start = archive.item.claim.arrival_id + "."
+        items = (*self._under_way(), *(each.item for each in self._unpacked))
+        return any(item.claim.arrival_id.startswith(start) for item in items)
+
+    def _let_archives_go(self) -> None:
+        """Give archive files their outcome once every member has one; the inner ones first."""
+        for each in list(self._unpacked):
+            if self._has_members(each):
+                continue
+            if each.refusal is not None:
+                self._consider_refusal(each.item, each.prepared, each.refusal)
+            else:
+                record = containers.record(each.item, each.prepared, each.members, self._clock)
+                self._commit_container(each.item, record)
+            self._unpacked.remove(each)
 
     def _commit_container(self, item: Item, record: ArrivalRecord) -> None:
         self._writer.record([record])
@@ -522,15 +575,24 @@ class Ingest:
     def _take_late(self) -> None:
         """See to a DICOMDIR, now that everything around it has its outcome."""
         item, prepared = self._late[0]
-        found = containers.keep_dicomdir(
-            item, prepared, self._archive, self._writer, self._line.pool(), self._clock
-        )
-        self._late.pop(0)
-        if isinstance(found, Refusal):
+        try:
+            found = containers.keep_dicomdir(
+                item, prepared, self._archive, self._writer, self._line.pool(), self._clock
+            )
+        except BrokenProcessPool:
+            self._line.start_anew()
+            if not self._is_poison(item):
+                return
+            found = POISON
+        if isinstance(found, OSError):
+            self._late.pop(0)
+            self._consider_error(item, found)
+        elif isinstance(found, Refusal):
+            self._late.pop(0)
             self._consider_refusal(item, prepared, found)
-            self._line.put_first(*self._flush())
         else:
             self._commit_container(item, found)
+            self._late.pop(0)
 
 
 def _key(arrival: Arrival) -> str:

@@ -154,6 +154,8 @@ class Entry:
     instance: Instance | None = None
     archived_at: str = ""
     flushing: Future[None] | None = None  # mode, time and bytes on their way to the disk
+    has_failed: bool = False  # a flush did: these bytes are never believed again
+    breaks: int = 0  # of reading processes that looked at it for a comparison
     sealed: FileIdentity | None = None
     stored: Stored | None = None
     record: ArrivalRecord | None = None

@@ -1,0 +1,426 @@
+"""One step fails, once or for ever, and what follows must still come out right.
+
+Each test lets one system call, one reading process or one statement fail at the worst
+moment.  Nothing may be lost, stuck, filed otherwise or believed durable that is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
+
+from ingester import durable
+from ingester.compare import compare
+from ingester.errors import Retry
+from ingester.index.writer import Writer
+from ingester.ingest import Ingest, IngestSettings
+from ingester.pool import prepare_many
+from ingester.unpack import extract, read_dicomdir
+from tests.factory import drop, encoded, instance, uid
+from tests.inline import InlineExecutor
+from tests.site import Site
+
+TEXT = b"not an image\n" * 20
+
+
+class HandClock:
+    """A clock that a test winds."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class Sick(InlineExecutor):
+    """Asks *instead* what to answer in place of each question; None asks honestly."""
+
+    def __init__(self, instead: Callable[[Any, Any], Any]) -> None:
+        self._instead = instead
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        answer = self._instead(fn, args)
+        if answer is None:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
+
+
+class Once:
+    """Says True the *nth* time that it is asked."""
+
+    def __init__(self, nth: int = 1) -> None:
+        self._left = nth
+        self._lock = threading.Lock()
+
+    def __call__(self) -> bool:
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+
+def failing(effect: str, part: str, code: int, nth: int = 1) -> Callable[[str, str], None]:
+    """Return an observer that lets one effect fail, once."""
+    is_due = Once(nth)
+
+    def observer(name: str, path: str) -> None:
+        if name == effect and part in path and is_due():
+            raise OSError(code, os.strerror(code))
+
+    return observer
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def site(tmp_path: Path, clock: HandClock) -> Site:
+    return Site(tmp_path / "site", clock=clock, settings=IngestSettings(is_impatient=True))
+
+
+@pytest.fixture
+def run(site: Site, clock: HandClock) -> Callable[..., None]:
+    """Ingest until nothing is left; a second passes whenever there is nothing to do."""
+
+    def run(
+        instead: Callable[[Any, Any], Any] = lambda _fn, _args: None,
+        observer: Callable[[str, str], None] = lambda _effect, _path: None,
+    ) -> None:
+        with site.ingesting(Sick(instead)) as ingest, durable.observe(observer):
+            until_idle(ingest, clock)
+        assert site.left_in_spool() == []
+        site.check()
+
+    return run
+
+
+def until_idle(ingest: Ingest, clock: HandClock) -> None:
+    ingest.turn(look=True)
+    for _ in range(400):
+        if ingest.is_idle:
+            return
+        if not ingest.turn(look=False).is_busy:
+            clock.seconds += 1
+    pytest.fail(f"never idle: {ingest.trouble}, {ingest.claimed} claimed")
+
+
+def put_zip(path: Path, count: int = 3, **more: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(1, count + 1):
+            data = encoded(instance(5, 1, 1, number))
+            archive.writestr(zipfile.ZipInfo(f"IM/{number}"), data)
+        for name, data in more.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> bytes:
+    """Make a DICOMDIR that names nothing."""
+    ds = Dataset()
+    ds.FileSetID = "CD"
+    ds.DirectoryRecordSequence = []
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = UID(uid(1))
+    ds.save_as(tmp_path / "made", enforce_file_format=True)
+    return (tmp_path / "made").read_bytes()
+
+
+# -- archive files and DICOMDIRs
+
+
+def test_a_member_that_must_wait_keeps_its_archive_file(site: Site, run: Any) -> None:
+    put_zip(site.spool.root / "a.zip")
+    is_due = Once()
+
+    def instead(fn: Any, args: Any) -> Any:
+        if fn is prepare_many and "/members/" in args[0][0].path and is_due():
+            return [Retry("a copy cannot be written")] * len(args[0])
+        return None
+
+    run(instead)
+    assert site.outcomes() == {"archived": 3, "unpacked": 1}
+
+
+def test_a_dicomdir_in_a_zip_is_kept_before_the_zip_is_let_go(
+    site: Site, run: Any, directory: bytes
+) -> None:
+    put_zip(site.spool.root / "a.zip", DICOMDIR=directory)
+    run()
+    assert site.outcomes() == {"archived": 3, "unpacked": 2}
+    assert len(list(site.archive.media.glob("*/DICOMDIR"))) == 1
+
+
+def test_members_are_not_forgotten_where_the_index_fails(
+    site: Site, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_zip(site.spool.root / "a.zip")
+    honest, is_due = Writer.finished, Once()
+
+    def finished(self: Writer, ids: Any) -> set[str]:
+        if any("." in each for each in ids) and is_due():
+            raise Retry("the index is busy")
+        return honest(self, ids)
+
+    monkeypatch.setattr(Writer, "finished", finished)
+    run()
+    assert site.outcomes() == {"archived": 3, "unpacked": 1}
+
+
+def test_unpacking_goes_on_once_the_disk_has_room_again(site: Site, run: Any) -> None:
+    put_zip(site.spool.root / "a.zip")
+    run(observer=failing("write", "/members/", errno.ENOSPC))
+    assert site.outcomes() == {"archived": 3, "unpacked": 1}
+
+
+@pytest.mark.parametrize("killed", [extract, read_dicomdir])
+def test_what_kills_its_unpacking_is_poison_and_the_rest_goes_on(
+    site: Site, run: Any, directory: bytes, killed: Any
+) -> None:
+    put_zip(site.spool.root / "a.zip")
+    drop(site.spool.root / "b", instance(1))
+    drop(site.spool.root / "DICOMDIR", directory)
+    run(lambda fn, _: BrokenProcessPool() if fn is killed else None)
+    assert site.rows("SELECT reason FROM arrivals WHERE outcome = 'quarantined'") == ["poison"]
+    assert site.rows("SELECT outcome FROM arrivals WHERE original_name = 'b'") == ["archived"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "DICOMDIR"])
+def test_a_container_that_vanishes_has_a_row_and_holds_up_nobody(
+    site: Site, run: Any, directory: bytes, name: str
+) -> None:
+    put_zip(site.spool.root / "a.zip")
+    drop(site.spool.root / "DICOMDIR", directory)
+    drop(site.spool.root / "z", instance(1))
+
+    def instead(fn: Any, _: Any) -> None:
+        if fn in (extract, read_dicomdir):
+            for path in (site.spool.root / ".claimed").rglob(f"*{name}"):
+                path.unlink()
+
+    run(instead)
+    assert site.rows("SELECT reason FROM arrivals WHERE original_name = ?", name) == ["unreadable"]
+    assert site.rows("SELECT outcome FROM arrivals WHERE original_name = 'z'") == ["archived"]
+
+
+@pytest.mark.parametrize("nth", range(1, 5))
+def test_a_commit_that_fails_keeps_containers_in_the_line(
+    site: Site, run: Any, directory: bytes, nth: int
+) -> None:
+    put_zip(site.spool.root / "a.zip", count=0, **{"a.txt": TEXT})
+    drop(site.spool.root / "DICOMDIR", directory)
+    site.ingest_all()
+    put_zip(site.spool.root / "b.zip", count=0, **{"a.txt": TEXT})
+    drop(site.spool.root / "DICOMDIR", directory)
+    run(observer=failing("commit", "", errno.EIO, nth))
+    assert site.outcomes() == {"foreign": 2, "unpacked": 4}
+
+
+def test_a_dicomdir_does_not_spin_while_nothing_new_may_be_claimed(
+    site: Site, clock: HandClock, directory: bytes
+) -> None:
+    drop(site.spool.root / "DICOMDIR", directory)
+    for number in range(1, 60):
+        drop(site.spool.root / f"x{number:02d}", instance(1, 1, 1, number))
+    with site.ingesting(window=16) as ingest:
+        ingest.turn(look=True)
+        ingest.paused = "full"
+        turns = 0
+        while ingest.turn(look=False).is_busy:
+            turns += 1
+            assert turns < 100
+        ingest.paused = None
+        until_idle(ingest, clock)
+    assert site.outcomes() == {"archived": 59, "unpacked": 1}
+
+
+# -- quarantine
+
+
+@pytest.mark.parametrize("name", ["in", "members", "many"])
+def test_a_file_named_like_our_own_folders_is_kept(site: Site, run: Any, name: str) -> None:
+    for folder in ("x", "y"):
+        drop(site.spool.root / folder / name, TEXT)
+    run()
+    drop(site.spool.root / name, TEXT)
+    run()
+    kept = [path for path in site.spool.quarantine_folder.glob("*/*") if path.is_file()]
+    assert sum(path.read_bytes() == TEXT for path in kept) == 3
+
+
+@pytest.mark.parametrize(
+    "effect",
+    ["fsync-file", "create", "rename", "rmdir", "replace", "mkdir", "unlink", "fsync-folder"],
+)
+def test_any_effect_may_fail_once_between_claim_and_release(
+    tmp_path: Path, clock: HandClock, effect: str
+) -> None:
+    for nth in range(1, 12):
+        site = Site(tmp_path / str(nth), clock=clock)
+        for number in range(3):
+            drop(site.spool.root / f"f{number}", TEXT)
+        for number in (1, 2):
+            drop(site.spool.root / f"g{number}", instance(number))
+        with (
+            site.ingesting() as ingest,
+            durable.observe(failing(effect, "", errno.EIO, nth)),
+        ):
+            until_idle(ingest, clock)
+        assert site.outcomes() == {"foreign": 3, "archived": 2}
+        assert site.rows("SELECT size_bytes FROM arrivals WHERE outcome = 'foreign'") == (
+            [len(TEXT)] * 3
+        )
+        assert site.left_in_spool() == []
+        site.check()
+
+
+# -- objects
+
+
+def test_what_must_be_read_again_survives_a_full_disk(site: Site, run: Any) -> None:
+    for number in (1, 2):
+        drop(site.spool.root / str(number), instance(1, 1, 1, number))
+    codes = [errno.EXDEV, errno.ENOSPC]
+
+    def observer(name: str, _: str) -> None:
+        if name == "link" and codes:
+            code = codes.pop(0)
+            raise OSError(code, os.strerror(code))
+
+    run(observer=observer)
+    assert site.outcomes() == {"archived": 2}
+
+
+def broken_object(site: Site) -> Path:
+    """Archive an object and damage it."""
+    drop(site.spool.root / "1", instance(1))
+    site.ingest_all()
+    path = site.archive.root / next(iter(site.objects()))
+    path.chmod(0o640)
+    path.write_bytes(b"")
+    return path
+
+
+def test_a_repair_that_fails_takes_nobody_with_it(site: Site, run: Any) -> None:
+    broken_object(site)
+    drop(site.spool.root / "2", instance(2))
+    drop(site.spool.root / "3", instance(1))
+    run(observer=failing("rename", ".damaged-", errno.EIO))
+    assert site.outcomes() == {"archived": 2, "duplicate": 1}
+
+
+def test_a_repair_across_file_systems_is_a_copy_with_the_old_time(site: Site, run: Any) -> None:
+    path = broken_object(site)
+    drop(site.spool.root / "2", instance(1))
+
+    def observer(name: str, _: str) -> None:
+        if name == "link":
+            frame = inspect.currentframe()
+            assert frame is not None
+            assert frame.f_back is not None
+            caller = frame.f_back.f_back
+            assert caller is not None
+            if ".staging" not in str(caller.f_locals["old"]):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    run(observer=observer)
+    assert site.outcomes() == {"archived": 1, "duplicate": 1}
+    (at,) = site.rows("SELECT archived_at FROM instances")
+    assert datetime.fromtimestamp(path.stat().st_mtime, UTC) == datetime.fromisoformat(at)
+
+
+def test_a_reading_process_that_dies_makes_no_conflict(site: Site, run: Any) -> None:
+    drop(site.spool.root / "1", instance(1))
+    site.ingest_all()
+    drop(site.spool.root / "2", encoded(instance(1), ImplicitVRLittleEndian))
+    is_due = Once()
+    run(lambda fn, _: BrokenProcessPool() if fn is compare and is_due() else None)
+    assert site.outcomes() == {"archived": 1, "duplicate": 1}
+
+
+def test_two_files_that_no_comparison_survives_are_both_kept(site: Site, run: Any) -> None:
+    drop(site.spool.root / "1", instance(1))
+    site.ingest_all()
+    drop(site.spool.root / "2", encoded(instance(1), ImplicitVRLittleEndian))
+    run(lambda fn, _: BrokenProcessPool() if fn is compare else None)
+    assert site.outcomes() == {"archived": 1, "conflict": 1}
+
+
+def test_an_object_that_vanishes_after_it_was_read_has_a_row(site: Site, run: Any) -> None:
+    for number in (1, 2):
+        drop(site.spool.root / f"x{number}", instance(number))
+
+    def instead(fn: Any, args: Any) -> Any:
+        if fn is not prepare_many:
+            return None
+        answers = fn(*args)
+        for request in args[0]:
+            if request.path.endswith("x1"):
+                Path(request.path).unlink(missing_ok=True)
+        return answers
+
+    run(instead)
+    rows = site.rows("SELECT original_name, outcome, reason FROM arrivals ORDER BY 1")
+    assert rows == [("x1", "quarantined", "unreadable"), ("x2", "archived", None)]
+
+
+def test_bytes_that_could_not_be_flushed_are_never_asked_again(site: Site, run: Any) -> None:
+    for number in (1, 2):
+        drop(site.spool.root / str(number), instance(number))
+    failed: set[str] = set()
+
+    def observer(name: str, path: str) -> None:
+        if name == "fsync-file" and ".claimed" in path:
+            assert path not in failed
+            failed.add(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    run(observer=observer)
+    assert site.outcomes() == {"archived": 2}
+    assert len(failed) == 2
+
+
+def test_folders_that_an_earlier_run_made_are_flushed_before_the_row(site: Site, run: Any) -> None:
+    drop(site.spool.root / "x", instance(1))
+    flushed: list[str] = []
+    is_due = Once()
+
+    def observer(name: str, path: str) -> None:
+        if name == "fsync-folder" and path.startswith(str(site.archive.root)):
+            if is_due():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            flushed.append(path)
+
+    run(observer=observer)
+    home = (site.archive.root / next(iter(site.objects()))).parent
+    above = [str(each) for each in home.parents if each.is_relative_to(site.archive.root)]
+    assert set(above) <= set(flushed)
