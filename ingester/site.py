@@ -124,8 +124,14 @@ def held(*folders: Path, command: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for folder in folders:
-            stack.callback(os.close, _lock(folder / LOCK_NAME, command))
+            stack.callback(_unlock, _lock(folder / LOCK_NAME, command))
         yield
+
+
+def _unlock(descriptor: int) -> None:
+    # Not by closing alone: a child that is just being started still shares it.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _lock(path: Path, command: str) -> int:
