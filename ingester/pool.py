@@ -16,6 +16,11 @@ from ingester.prepare import PrepareRequest, prepare
 Answer = Prepared | OSError | Retry
 
 
+def is_alive() -> bool:
+    """Answer, which only a process that came up can."""
+    return True
+
+
 def prepare_many(requests: Sequence[PrepareRequest]) -> list[Answer]:
     """Read several claimed files; an error of one file stands in its place."""
     answers: list[Answer] = []

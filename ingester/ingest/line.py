@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ingester import durable
+from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
 from ingester.ingest.values import (
@@ -28,7 +29,7 @@ from ingester.ingest.values import (
     Unpacking,
 )
 from ingester.model import Reason, Refusal
-from ingester.pool import Answer, prepare_many
+from ingester.pool import Answer, is_alive, prepare_many
 from ingester.prepare import PrepareRequest
 
 _logger = logging.getLogger(__name__)
@@ -103,10 +104,26 @@ class Line:
     # --------------------------------------------------------------------- pool
 
     def pool(self) -> Executor:
-        """Return the pool, made at the first need."""
+        """Return the pool, made at the first need.
+
+        Raises
+        ------
+        Retry : where its processes die although they were given no file to read
+        """
+        if self._pool is None:
+            pool = self._make_pool()
+            try:
+                pool.submit(is_alive).result()
+            except BrokenProcessPool as error:
+                raise Retry("the reading processes end as soon as they are started") from error
+            self._pool = pool
+        return self._pool
+
+    def warm(self) -> None:
+        """Start the pool before there is work, so that the first file does not wait."""
         if self._pool is None:
             self._pool = self._make_pool()
-        return self._pool
+            self._pool.submit(is_alive)
 
     def close(self) -> None:
         """End the pool."""

@@ -170,6 +170,10 @@ class Ingest:
             if not turn.is_busy:
                 self._line.wait(BATCH_SECONDS)
 
+    def warm(self) -> None:
+        """Start the reading processes before the first file is there."""
+        self._line.warm()
+
     def turn(self, *, look: bool) -> Turn:
         """Take one bounded step; never waits for the pool.
 

@@ -139,6 +139,8 @@ class Intake:
             self._settings, self._archive, self.writer, self._clock, on_ready=self._on_ready
         )
         self._on_opened()
+        if not self._is_impatient:
+            self.ingest.warm()
         self.ingest.recover()
 
     def _recorded(self, records: Sequence[ArrivalRecord]) -> None:

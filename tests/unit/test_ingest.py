@@ -210,7 +210,7 @@ class CrashingExecutor(InlineExecutor):
         self.crashes = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        if any(getattr(each, "path", "").endswith(self.name) for each in args[0]):
+        if args and any(getattr(each, "path", "").endswith(self.name) for each in args[0]):
             self.crashes += 1
             future: Future[Any] = Future()
             future.set_exception(BrokenProcessPool("it died"))
@@ -336,3 +336,40 @@ def test_an_executor_is_made_only_when_there_is_something_to_read(site: Site) ->
     assert len(made) == 1
     ingest.close()
     writer.close()
+
+
+class StillbornExecutor(InlineExecutor):
+    """A pool whose processes end as soon as they are started."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(BrokenProcessPool("it never lived"))
+        return future
+
+
+def test_processes_that_never_live_are_no_fault_of_the_files(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    site = Site(tmp_path / "site", clock=clock)
+    for name in ("a", "b"):
+        drop(site.spool.root / name, instance(ord(name)))
+    pools: list[Executor] = [StillbornExecutor() for _ in range(6)]
+    site.spool.make_folders()
+    site.archive.make_folders()
+    writer = Writer.open(site.index)
+    ingest = Ingest(
+        site.spool,
+        site.archive,
+        writer,
+        lambda: pools.pop() if pools else InlineExecutor(),
+        site.settings,
+        clock,
+    )
+    turn = ingest.turn(look=True)
+    assert turn.trouble == "waiting: the reading processes end as soon as they are started"
+    for _ in range(20):
+        clock.seconds += 61
+        ingest.turn(look=False)
+    ingest.close()
+    writer.close()
+    assert site.outcomes() == {"archived": 2}
