@@ -53,7 +53,12 @@ class Handed:
 
     arrival_id: str
     found: Found
-    size_bytes: int
+    identity: FileIdentity  # of the original, when it was copied
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes were brought."""
+        return self.identity.size
 
 
 def walk(
@@ -67,7 +72,7 @@ def walk(
     """
     for path in paths:
         if path.is_dir():
-            batch = Path(os.path.abspath(path)).name or None
+            batch = shown(Path(os.path.abspath(path)).name) or None
             yield from _walk_folder(path, batch, is_ignored, on_skipped)
         elif path.is_file():
             yield Found(path, path.name, None)
@@ -139,15 +144,16 @@ class Handover:
         """
         arrival_id = new_id(self._clock.now())
         copy = self._root / RECEIVING / arrival_id
-        size = self._copy(found, copy)
-        target = self._root / handed_over(self._source, batch, arrival_id, shown(found.name))
+        identity = self._copy(found, copy)
+        label = shown(batch) if batch else None
+        target = self._root / handed_over(self._source, label, arrival_id, shown(found.name))
         self._group.append((copy, target))
-        self._group_bytes += size
+        self._group_bytes += identity.size
         if len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES:
             self.flush()
-        return Handed(arrival_id, found, size)
+        return Handed(arrival_id, found, identity)
 
-    def _copy(self, found: Found, copy: Path) -> int:
+    def _copy(self, found: Found, copy: Path) -> FileIdentity:
         for _ in range(_TRIES):
             with found.path.open("rb") as file:
                 before = FileIdentity.of(os.fstat(file.fileno()))
@@ -160,7 +166,7 @@ class Handover:
                     os.close(descriptor)
                 after = FileIdentity.of(os.fstat(file.fileno()))
             if (before.size, before.mtime_ns) == (after.size, after.mtime_ns):
-                return before.size
+                return before
             durable.unlink(copy)
         raise Retry(
             f"{shown(str(found.path))} changes while it is read; import it once it is whole"
@@ -226,6 +232,18 @@ def _flush_folder(folder: Path) -> None:
         return
 
 
-def take_away(handed: Handed) -> None:
-    """Remove an original whose outcome is durable (`--move`)."""
+def take_away(handed: Handed) -> bool:
+    """Remove an original whose outcome is durable (`--move`).
+
+    Returns False where it is another file by now than the one that was copied: that
+    one stays.
+    """
+    try:
+        now = FileIdentity.of(os.stat(handed.found.path))
+    except FileNotFoundError:
+        return True
+    then = handed.identity
+    if (now.dev, now.ino, now.size, now.mtime_ns) != (then.dev, then.ino, then.size, then.mtime_ns):
+        return False
     durable.unlink(handed.found.path)
+    return True

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from ingester import durable
 from ingester.archive import escape_source, remove_tree
@@ -42,6 +42,11 @@ _RECEIVED_NAME = re.compile(r"([0-9a-f]{24})\.[0-9]+\.dcm", re.ASCII)
 
 #: A name too long to be kept below a claim is shortened to so many bytes.
 _LONGEST_NAME = 200
+#: Of a path so many bytes are kept: the last parts.  There must be room for ours before it.
+_LONGEST_PATH = 1000
+#: A batch may be called as a folder may.
+_LONGEST_LABEL = 254
+_HALF = re.compile(r"%2?$", re.ASCII)
 
 
 def shown(name: str) -> str:
@@ -61,9 +66,17 @@ def handed_over(source: str, batch: str | None, arrival_id: str, name: str) -> s
     `import` and `retry` use it: everything that the arrival's row will say of it is
     in the path, so a crash in between loses nothing.
     """
-    parts = [part[:_LONGEST_NAME] for part in name.split("/") if part not in ("", ".", "..")]
-    label = "@" + quote(batch or "", safe=" ")[:_LONGEST_NAME]
+    parts = [_cut(part, _LONGEST_NAME) for part in name.split("/") if part not in ("", ".", "..")]
+    while len("/".join(parts).encode()) > _LONGEST_PATH:
+        parts.pop(0)
+    label = "@" + _cut((batch or "").replace("%", "%25").replace("/", "%2F"), _LONGEST_LABEL)
     return "/".join([RECEIVED, source, label, arrival_id, *(parts or ["unnamed"])])
+
+
+def _cut(text: str, most: int) -> str:
+    """Return as much of *text* as fits into so many bytes, no character or escape halved."""
+    raw = text.encode()
+    return text if len(raw) <= most else _HALF.sub("", raw[:most].decode(errors="ignore"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +324,7 @@ class Spool:
         """Remove one folder if that is due; True if its parent is to be looked at."""
         try:
             if os.stat(folder).st_mtime_ns >= older_than_ns:
+                self._emptied[folder] = None  # also a parent, which has just lost a folder
                 return False
             if durable.remove_folder(Path(folder)):
                 return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def bring(
     was quarantined, in conflict, or a derivative failed.
     """
     began = time.monotonic()
+    _refuse_own(site, paths)
     importing = _Import(site, _source(site, source), batch, is_quiet=as_json)
     is_running = site.ask("status") is not None
     if is_running:
@@ -83,6 +85,19 @@ def _source(site: Site, given: str | None) -> str:
         return checked_source(given)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--source") from None
+
+
+def _refuse_own(site: Site, paths: tuple[Path, ...]) -> None:
+    """Refuse to import what is in our own folders: `--move` would take the only copy."""
+    for own in (site.settings.archive.path, site.settings.spool.path):
+        ours = Path(os.path.realpath(own))
+        for path in paths:
+            real = Path(os.path.realpath(path))
+            if real.is_relative_to(ours) or ours.is_relative_to(real):
+                raise click.BadParameter(
+                    f"{path} lies in {own} or holds it; name what is to be brought from elsewhere",
+                    param_hint="PATH",
+                )
 
 
 class _Import:
@@ -162,7 +177,8 @@ class _Import:
             if outcome is None or outcome == Outcome.FOREIGN:
                 continue
             try:
-                take_away(handed)
+                if not take_away(handed):
+                    self._skip(handed.found.path, "it has changed since it was copied: it stays")
             except OSError as error:
                 self._skip(handed.found.path, f"archived, but not taken away: {error.strerror}")
 

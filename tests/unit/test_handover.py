@@ -59,8 +59,29 @@ def test_a_file_is_brought_whole_with_source_batch_id_and_name(
     assert (arrival.source, arrival.batch, arrival.is_received) == ("CT9", "März/1", True)
     assert arrival.original_name == "CD 7/a file.dcm"
     assert (arrival.root / arrival.relative).read_bytes() == path.read_bytes()
-    take_away(handed)
+    assert take_away(handed)
     assert not path.exists()
+
+
+def test_an_original_that_changed_since_is_not_taken_away(spool: Spool, tmp_path: Path) -> None:
+    path = drop(tmp_path / "a", instance(1))
+    with handover(spool) as bringing:
+        handed = bringing.bring(Found(path, "a", None), None)
+        bringing.flush()
+    drop(path, instance(2, StudyDescription="Another"))
+    assert not take_away(handed)
+    assert path.exists()
+
+
+def test_names_that_are_no_text_or_very_long_come_through(spool: Spool, tmp_path: Path) -> None:
+    batch = "頭部" * 42
+    drop(tmp_path / batch / ("影" * 85), instance(1))
+    drop(tmp_path / os.fsdecode(b"\xe9t\xe9") / "a", instance(2))
+    with handover(spool) as bringing:
+        for found in walk(sorted(tmp_path.glob("[!s]*")), Ignore(), lambda *_: None):
+            bringing.bring(found, found.batch)
+        bringing.flush()
+    assert {arrival.batch for arrival in spool.look()} == {batch, "\\xe9t\\xe9"}
 
 
 def test_an_error_in_between_leaves_no_half_group(spool: Spool, tmp_path: Path) -> None:

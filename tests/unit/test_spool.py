@@ -118,6 +118,28 @@ def test_folders_that_somebody_may_still_fill_stay(spool: Spool) -> None:
     assert (spool.root / "mine").is_dir()
 
 
+def test_the_folders_above_an_emptied_one_go_in_their_turn(spool: Spool) -> None:
+    drop(spool.root / "cd/images/a", b"x")
+    (arrival,) = spool.look()
+    ((_, claim),) = spool.claim([arrival], NOW)
+    spool.release(claim)
+    os.utime(spool.root / "cd/images", (0, 0))
+    spool.tidy(older_than_ns=1)
+    assert os.listdir(spool.root / "cd") == []
+    os.utime(spool.root / "cd", (0, 0))
+    spool.tidy(older_than_ns=1)
+    assert not (spool.root / "cd").exists()
+
+
+def test_no_name_is_too_long_to_be_handed_over(spool: Spool) -> None:
+    name = "頭" * 300 + "/" + "a/" * 2000 + "%" * 255
+    for number, batch in enumerate(("%/" * 200, "影" * 300, None)):
+        path = handed_over("CT1", batch, f"{number:024x}", name)
+        drop(spool.root / path, b"x")
+    told = {arrival.batch for arrival in spool.look()}
+    assert told == {"%/" * 42, "影" * 84, None}
+
+
 def test_links_and_fifos_are_seen_and_never_followed(spool: Spool, tmp_path: Path) -> None:
     outside = drop(tmp_path / "outside/secret", b"x")
     (spool.root / "link").symlink_to(outside)

@@ -149,6 +149,15 @@ def test_import_leaves_foreign_files_and_takes_the_others_away_when_asked(
     assert home.json("import", viewer)["foreign"] == 1
 
 
+def test_import_refuses_what_is_in_our_own_folders(home: Home, tmp_path: Path) -> None:
+    archive = home.root / "archive"
+    before = sorted(archive.rglob("*.dcm"))
+    (tmp_path / "link").symlink_to(archive)
+    for path in (archive, home.root, before[0], tmp_path / "link", home.root / "spool"):
+        assert home.run("import", path, "--move").exit_code == 2
+    assert sorted(archive.rglob("*.dcm")) == before
+
+
 def test_convert_needs_no_site(tmp_path: Path) -> None:
     file = drop(tmp_path / "a.dcm", instance(1, rows=40, columns=30))
 
