@@ -50,13 +50,8 @@ class Provenance(NamedTuple):
     arrival_id: str | None = None
 
 
-#: Tells of an arrival that it cannot be taken, and why.
+#: Told of an arrival that it cannot be taken, and why; raises where the world is at fault.
 Refused = Callable[[Arrival, OSError], None]
-
-#: What these errors say of a file, it cannot be taken just now; all others are the world's.
-_NOT_OURS_TO_TAKE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENAMETOOLONG, errno.EXDEV, errno.ENOTDIR}
-)
 
 
 def is_arrival_id(text: str) -> bool:
@@ -125,11 +120,8 @@ class Claims:
         return _claim(arrival, arrival_id, shared.folder, path, is_shared=True)
 
     def _not_taken(self, arrival: Arrival, error: OSError) -> None:
-        if error.errno == errno.ENOENT:
-            return
-        if error.errno not in _NOT_OURS_TO_TAKE:
-            raise error
-        self._refused(arrival, error)
+        if error.errno != errno.ENOENT:
+            self._refused(arrival, error)
 
     # ------------------------------------------------------------- after a crash
 

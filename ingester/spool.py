@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -120,6 +120,7 @@ class Spool:
     _is_ignored: Ignore = field(init=False)
     _emptied: dict[str, None] = field(default_factory=dict)
     _claims: Claims = field(init=False)
+    _missing: set[Path] = field(default_factory=set)  # roots not there when we looked for claims
 
     def __post_init__(self) -> None:
         """Compile the patterns."""
@@ -273,15 +274,45 @@ class Spool:
         What has vanished is left out, and so is what cannot be taken; the latter is in
         `troubles` with the way to mend it.
         """
-        for arrival, claim in self._claims.take(arrivals, at):
+        # A share that has just come with claims of an earlier run: those go first.
+        here = [each for each in arrivals if not self._is_back(each.root)]
+        for arrival, claim in self._claims.take(here, at):
+            self._missing.discard(arrival.root)
             self._emptied[os.path.dirname(f"{arrival.root}/{arrival.relative}")] = None
             yield arrival, claim
 
     def claimed(self) -> list[Claim]:
-        """List what an earlier run had claimed, in the order of claiming."""
+        """List what an earlier run had claimed, in the order of claiming.
+
+        A share that is not there is remembered: see `claimed_late`.
+        """
+        return self._claimed_on(self._roots())
+
+    def claimed_late(self) -> list[Claim]:
+        """List what was claimed on shares that were not there at the start and are now."""
+        if not self._missing:
+            return []
+        return self._claimed_on(root for root in self._roots() if self._is_back(root.path))
+
+    def _is_back(self, root: Path) -> bool:
+        return root in self._missing and os.path.isdir(root / CLAIMED)
+
+    def _claimed_on(self, roots: Iterable[_Root]) -> list[Claim]:
         found: list[Claim] = []
-        for root in self._roots():
-            found += self._claims.again(root.path, partial(self._describe, root))
+        for root in roots:
+            try:
+                there = list(self._claims.again(root.path, partial(self._describe, root)))
+            except OSError as error:
+                if root.path == self.root:
+                    raise
+                self._missing.add(root.path)
+                self.troubles[str(root.path)] = f"the drop folder cannot be read: {error.strerror}"
+                continue
+            if there or root.path == self.root or os.path.isdir(root.path / CLAIMED):
+                self._missing.discard(root.path)
+            else:
+                self._missing.add(root.path)
+            found += there
         return sorted(found, key=lambda claim: claim.arrival_id)
 
     def half_quarantined(self) -> list[Path]:
@@ -289,7 +320,7 @@ class Spool:
         folders = []
         for root in self._roots():
             claims = root.path / CLAIMED
-            if claims.is_dir():
+            if os.path.isdir(claims):
                 folders += [claims / name for name in sorted(os.listdir(claims))]
         return [folder for folder in folders if (folder / REASON).is_file()]
 
@@ -302,6 +333,8 @@ class Spool:
         self._claims.release(claim)
 
     def _cannot_take(self, arrival: Arrival, error: OSError) -> None:
+        if arrival.root == self.root and error.errno not in _NOT_OURS_TO_TAKE:
+            raise error  # elsewhere (a share that is full, read-only, gone) the rest goes on
         self.troubles[shown(arrival.relative)] = _why_not_taken(error, arrival)
 
     def tidy(self, *, older_than_ns: int) -> None:
@@ -335,6 +368,12 @@ class Spool:
             _logger.debug("an emptied folder stays: %s", error.strerror)
         self._emptied.pop(folder, None)
         return False
+
+
+#: What these errors say of a file, it cannot be taken just now; all others are the world's.
+_NOT_OURS_TO_TAKE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENAMETOOLONG, errno.EXDEV, errno.ENOTDIR}
+)
 
 
 def _why_not_taken(error: OSError, arrival: Arrival) -> str:

@@ -46,6 +46,7 @@ from ingester.ingest.values import (
 from ingester.model import (
     Arrival,
     ArrivalRecord,
+    Claim,
     Clock,
     Container,
     ContainerKind,
@@ -63,6 +64,10 @@ _logger = logging.getLogger(__name__)
 
 #: Errors of one file alone; every other `OSError` is the world's.
 _FILE_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
+#: Errors of the share that a file lies on: the files of others go on.
+_SHARE_ERRORS = frozenset(
+    {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+)
 _ZERO_TAIL_QUIET = 60.0
 _LONGEST_BACK_OFF = 60.0
 _FOR_EVER = float("inf")
@@ -156,19 +161,21 @@ class Ingest:
         """
         for record in finish_half_done(self._spool, self._writer, self._clock):
             self._after_commit([record])
-        claims = self._spool.claimed()
-        finished = self._writer.finished([claim.arrival_id for claim in claims])
-        for claim in claims:
-            if claim.arrival_id in finished:
-                self._spool.release(claim)
-            else:
-                self._line.append_suspect(Item(claim, size=containers.size_of(claim.path)))
+        self._take_up(self._spool.claimed())
         while self._line.head is not None or self._batch:
             turn = self.turn(look=False)
             if turn.trouble:
                 break
             if not turn.is_busy:
                 self._line.wait(BATCH_SECONDS)
+
+    def _take_up(self, claims: Sequence[Claim]) -> None:
+        finished = self._writer.finished([claim.arrival_id for claim in claims])
+        for claim in claims:
+            if claim.arrival_id in finished:
+                self._spool.release(claim)
+            else:
+                self._line.append_suspect(Item(claim, size=containers.size_of(claim.path)))
 
     def warm(self) -> None:
         """Start the reading processes before the first file is there."""
@@ -255,6 +262,7 @@ class Ingest:
         if self._arrivals is None and self._must_look:
             self._must_look, self._next_look = False, None
             self._settling.begin_round()
+            self._take_up(self._spool.claimed_late())
             self._arrivals = self._spool.look()
         room = self._room()
         if self._arrivals is None or room < CHUNK_FILES:
@@ -273,7 +281,6 @@ class Ingest:
             for arrival, claim in self._spool.claim(ready, self._clock.now()):
                 is_overruled = _key(arrival) in overruled
                 items.append(Item(claim, arrival.identity.size, is_overruled=is_overruled))
-                self._settling.forget(_key(arrival))
         finally:
             self._line.append(items)
 
@@ -291,6 +298,7 @@ class Ingest:
             self._next_look = due if self._next_look is None else min(self._next_look, due)
             return
         ready.append(arrival)
+        self._settling.forget(key)  # also what then cannot be taken: nobody waits for that
         if writer is WriterState.WRITING:
             overruled.add(key)
 
@@ -443,7 +451,8 @@ class Ingest:
                 self._add(Entry(item, None, refusal=Refusal(Reason.UNREADABLE, words)))
         else:
             self._park(item, None, _FOR_EVER)
-            raise error
+            if error.errno not in _SHARE_ERRORS:
+                raise error
 
     def _consider_refusal(self, item: Item, prepared: Prepared, refusal: Refusal) -> None:
         is_final = (

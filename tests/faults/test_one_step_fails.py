@@ -33,6 +33,7 @@ from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings
 from ingester.pool import prepare_many
+from ingester.spool import Share, Spool
 from ingester.unpack import extract, read_dicomdir
 from tests.factory import drop, encoded, instance, uid
 from tests.inline import InlineExecutor
@@ -424,3 +425,88 @@ def test_folders_that_an_earlier_run_made_are_flushed_before_the_row(site: Site,
     home = (site.archive.root / next(iter(site.objects()))).parent
     above = [str(each) for each in home.parents if each.is_relative_to(site.archive.root)]
     assert set(above) <= set(flushed)
+
+
+# -- shares
+
+
+@pytest.fixture
+def share(site: Site, tmp_path: Path) -> Path:
+    site.spool = Spool(site.spool.root, shares=[Share(tmp_path / "share", "WARD")])
+    return tmp_path / "share"
+
+
+def test_what_was_claimed_on_a_share_that_comes_late_is_taken_up(
+    site: Site, clock: HandClock, share: Path
+) -> None:
+    for name in ("a", "b"):
+        drop(share / name, instance(1, PatientID=name))
+    site.spool.make_folders()
+    assert len(list(site.spool.claim(list(site.spool.look()), clock.now()))) == 2
+    away = share.rename(share.with_name("away"))
+    drop(site.spool.root / "c", instance(2))
+    with site.ingesting() as ingest:
+        until_idle(ingest, clock)
+        assert site.outcomes() == {"archived": 1}
+        away.rename(share)
+        drop(share / "0", instance(1, PatientID="0"))
+        until_idle(ingest, clock)
+        drop(share / "d", instance(3))
+        until_idle(ingest, clock)
+    rows = site.rows("SELECT original_name, outcome FROM arrivals WHERE source = 'WARD'")
+    assert sorted(rows) == [
+        ("0", "conflict"),
+        ("a", "archived"),
+        ("b", "conflict"),
+        ("d", "archived"),
+    ]
+    assert [path.name for path in share.rglob("*")] == [".claimed"]
+    site.check()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.ESTALE, errno.EIO])
+def test_a_share_that_cannot_be_written_holds_up_only_itself(
+    site: Site, clock: HandClock, share: Path, code: int
+) -> None:
+    drop(share / "a", instance(1))
+    drop(site.spool.root / "b", instance(2))
+
+    def observer(name: str, path: str) -> None:
+        if name in ("mkdir", "rename") and path.startswith(f"{share}/"):
+            raise OSError(code, os.strerror(code))
+
+    with site.ingesting() as ingest:
+        with durable.observe(observer):
+            until_idle(ingest, clock)
+        assert site.outcomes() == {"archived": 1}
+        assert list(site.spool.troubles) == ["a"]
+        until_idle(ingest, clock)
+    assert site.outcomes() == {"archived": 2}
+
+
+def test_a_share_that_goes_away_under_a_claim_keeps_it(
+    site: Site, clock: HandClock, share: Path
+) -> None:
+    drop(share / "a", instance(1))
+    away = share.with_name("away")
+
+    def instead(fn: Any, args: Any) -> Any:
+        if fn is prepare_many and share.exists() and not away.exists():
+            share.rename(away)
+        return None
+
+    with site.ingesting(Sick(instead)) as ingest:
+        ingest.turn(look=True)
+        for _ in range(20):
+            ingest.turn(look=False)
+            clock.seconds += 1
+        drop(site.spool.root / "b", instance(2))
+        ingest.turn(look=True)
+        for _ in range(20):
+            ingest.turn(look=False)
+            clock.seconds += 1
+        assert site.outcomes() == {"archived": 1}
+        share.mkdir()
+        away.joinpath(".claimed").rename(share / ".claimed")
+        until_idle(ingest, clock)
+    assert site.outcomes() == {"archived": 2}
