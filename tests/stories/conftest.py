@@ -111,10 +111,12 @@ class Command:
     def left_in_spool(self) -> list[str]:
         """Return every file in the spool that has no outcome yet."""
         found = []
-        for path in self.spool.rglob("*"):
-            relative = path.relative_to(self.spool)
-            if relative.parts[0] not in ("quarantine", ".site", ".lock") and not path.is_dir():
-                found.append(str(relative))
+        for here, folders, names in os.walk(self.spool):  # folders may vanish meanwhile
+            if Path(here) == self.spool:
+                folders[:] = [name for name in folders if name != "quarantine"]
+                names = [name for name in names if name not in (".site", ".lock")]
+            links = [name for name in folders if (Path(here) / name).is_symlink()]
+            found += [str((Path(here) / each).relative_to(self.spool)) for each in names + links]
         return sorted(found)
 
     def verify(self) -> None:

@@ -27,7 +27,7 @@ def test_files_arrive_in_every_way_and_each_once(command: Command, tmp_path: Pat
         service.await_outcomes({"archived": 4})
         os.rename(command.spool / "before.part", command.spool / "before.dcm")
         service.await_outcomes({"archived": 5})
-        assert command.left_in_spool() == []
+        until(lambda: command.left_in_spool() == [], what="the spool is empty")
     command.verify()
 
 
