@@ -35,6 +35,9 @@ DERIVATIVE_MODE = 0o640
 #: Errors of `link` that mean "not between these two places", so that a copy is made.
 CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 
+#: Those of them that say so of the two file systems, not of one file.
+NEVER_LINKS = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS})
+
 
 def escape_source(raw: str) -> str:
     """Return *raw* as a source: a safe folder name, the same for the same input.

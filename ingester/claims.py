@@ -250,7 +250,12 @@ def _found_again(folder: Path, path: Path, describe: Callable[[str], Provenance]
 
 def is_reachable(claim: Claim) -> bool:
     """Return whether the folder of claims is there: a share may be gone, with all its files."""
-    return os.path.isdir(next(each for each in claim.path.parents if each.name == CLAIMED))
+    return os.path.isdir(folder_of(claim))
+
+
+def folder_of(claim: Claim) -> Path:
+    """Return the folder of all claims on the file system that this one lies on."""
+    return next(each for each in claim.path.parents if each.name == CLAIMED)
 
 
 def count_claimed(root: Path) -> int:

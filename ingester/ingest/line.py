@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ingester import durable
+from ingester.claims import folder_of
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
@@ -66,6 +67,7 @@ class Line:
         self._settings = settings
         self._on_ready = on_ready
         self._line: deque[Chunk | Unpacking] = deque()
+        self.no_links: set[Path] = set()  # folders of claims on other file systems
 
     def __len__(self) -> int:
         """Return how many files are in the line."""
@@ -172,6 +174,7 @@ class Line:
         claim, settings = item.claim, self._settings
         defaults = settings.defaults_of(claim.source)
         self.drop_copy(item)
+        item.must_copy |= folder_of(claim) in self.no_links
         return PrepareRequest(
             path=str(claim.path),
             intake="copy" if item.must_copy or item.is_overruled else settings.intake,

@@ -27,6 +27,7 @@ from pathlib import Path
 from ingester import durable
 from ingester.archive import (
     CANNOT_LINK,
+    NEVER_LINKS,
     OBJECT_MODE,
     Archive,
     Published,
@@ -87,9 +88,10 @@ class Touched(Exception):
 class CannotLink(Exception):
     """These bytes cannot get a final name by a link, or not be made durable: copy."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, *, is_general: bool = False) -> None:
         super().__init__("the file must be copied")
         self.entry = entry
+        self.is_general = is_general  # its neighbours on the same file system must be, too
 
 
 class Publisher:
@@ -407,7 +409,7 @@ class Publisher:
         except OSError as error:
             if entry.item.must_copy or error.errno not in CANNOT_LINK:
                 raise
-            raise CannotLink(entry) from error
+            raise CannotLink(entry, is_general=error.errno in NEVER_LINKS) from error
 
     def _meet(self, entry: Entry, path: str) -> None:
         """Deal with a file that has this name but no row: equal bytes are adopted."""

@@ -23,7 +23,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
 from ingester.archive import Archive
-from ingester.claims import is_reachable
+from ingester.claims import folder_of, is_reachable
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
@@ -509,10 +509,7 @@ class Ingest:
             try:
                 records, rest = self._publisher.commit(self._batch)
             except (Touched, CannotLink) as met:
-                item = met.entry.item
-                item.must_copy |= isinstance(met, CannotLink)
-                self._batch.remove(met.entry)
-                self._again.append(Chunk([item]))
+                self._read_again(met)
                 continue
             except BrokenProcessPool:
                 self._line.start_anew()
@@ -522,6 +519,27 @@ class Ingest:
         self._batch_uids = set()
         again, self._again = self._again, []
         return again
+
+    def _read_again(self, met: Touched | CannotLink) -> None:
+        entries = [met.entry]
+        met.entry.item.must_copy |= isinstance(met, CannotLink)
+        if isinstance(met, CannotLink) and met.is_general:
+            there = folder_of(met.entry.item.claim)
+            self._line.no_links.add(there)
+            entries = [
+                each
+                for each in self._batch
+                if each is met.entry
+                or (
+                    each.instance is not None
+                    and each.prepared is not None
+                    and not each.prepared.staged
+                    and folder_of(each.item.claim) == there
+                )
+            ]
+        for entry in entries:
+            self._batch.remove(entry)
+            self._again.append(Chunk([entry.item]))
 
     def _after_commit(self, records: Sequence[ArrivalRecord]) -> None:
         for record in records:
