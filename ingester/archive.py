@@ -126,26 +126,6 @@ class Archive:
             raise ValueError("a path of the archive must stay inside it")
         return f"{self._prefix}{path}"
 
-    def can_link_from(self, folder: Path, name: str) -> bool:
-        """Try whether a hard link from *folder* to the archive works.
-
-        `st_dev` cannot tell (bind mounts, quotas, file systems without links).
-        """
-        trial, twin = folder / f".trial-{name}", self.staging / f"trial-{name}"
-        durable.unlink(trial)
-        durable.unlink(twin)
-        os.close(durable.create(trial, 0o600))
-        try:
-            durable.link(trial, twin)
-        except OSError as error:
-            if error.errno not in CANNOT_LINK:
-                raise
-            return False
-        finally:
-            durable.unlink(trial)
-            durable.unlink(twin)
-        return True
-
     def make_homes(self, paths: Iterable[str]) -> None:
         """Make the folders of these objects, each new one durable in its parent."""
         changed: dict[Path, None] = {}
