@@ -22,7 +22,7 @@ from ingester import durable
 from ingester.archive import remove_tree
 from ingester.claims import CLAIMED, REASON, only_file_below
 from ingester.errors import Retry
-from ingester.model import Claim, Reason, Refusal
+from ingester.model import ArrivalRecord, Claim, Reason, Refusal
 from ingester.spool import Spool, handed_over
 
 _FILE_MODE = 0o640
@@ -54,6 +54,22 @@ class Quarantined:
         if self.retried_as is None:
             del fields["retried_as"]
         return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def as_record(self) -> ArrivalRecord:
+        """Return the arrival's row, for where only `reason.json` is left to tell it."""
+        return ArrivalRecord(
+            arrival_id=self.arrival_id,
+            source=self.source,
+            batch=self.batch,
+            original_name=self.original_name,
+            arrived_at=self.arrived_at,
+            finished_at=self.quarantined_at,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+            outcome=self.reason.outcome,
+            reason=self.reason,
+            detail={"message": self.message},
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Quarantined | None:

@@ -26,7 +26,7 @@ from ingester import durable
 from ingester.check.findings import Finding, Progress
 from ingester.check.former import FormerIndex
 from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
-from ingester.check.repair import row_of, take_in
+from ingester.check.repair import take_in
 from ingester.check.tree import object_files
 from ingester.check.verify import our_names
 from ingester.check.versions import tell_variants
@@ -185,7 +185,7 @@ def _take_in_quarantine(writer: Writer, folder: Path) -> None:
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     known = writer.finished(names)
     told = [Quarantined.read(folder / name) for name in names if name not in known]
-    writer.record([row_of(each) for each in told if each is not None], announce=False)
+    writer.record([each.as_record() for each in told if each is not None], announce=False)
 
 
 def _swap(new: Path, index: Path, clock: Clock) -> Path | None:

@@ -91,23 +91,6 @@ def as_conflict(record: ArrivalRecord) -> ArrivalRecord:
     )
 
 
-def row_of(told: Quarantined) -> ArrivalRecord:
-    """Return the row of a quarantined file, as its `reason.json` tells it."""
-    return ArrivalRecord(
-        arrival_id=told.arrival_id,
-        source=told.source,
-        batch=told.batch,
-        original_name=told.original_name,
-        arrived_at=told.arrived_at,
-        finished_at=told.quarantined_at,
-        size_bytes=told.size_bytes,
-        sha256=told.sha256,
-        outcome=told.reason.outcome,
-        reason=told.reason,
-        detail={"message": told.message},
-    )
-
-
 def _is(finding: Finding, name: str) -> bool:
     return finding.kind is FindingKind[name]
 
@@ -121,6 +104,6 @@ def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> b
     if finding.kind is FindingKind.QUARANTINED_WITHOUT_ROW and spool is not None:
         told = Quarantined.read(spool / finding.path)
         if told is not None:
-            writer.record([row_of(told)])
+            writer.record([told.as_record()])
             return True
     return False

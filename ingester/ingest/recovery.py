@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ingester.index.writer import Writer
 from ingester.model import ArrivalRecord, Clock, moment, new_id
 from ingester.quarantine import (
-    Quarantined,
     finish_quarantine,
     forget_sent_back,
     quarantined,
@@ -28,7 +27,7 @@ def finish_half_done(spool: Spool, writer: Writer, clock: Clock) -> Iterator[Arr
     known = writer.finished([told.arrival_id for _, told in found])
     for _, told in found:
         if told.arrival_id not in known:
-            record = _row_of(told)
+            record = told.as_record()
             writer.record([record])
             yield record
         if told.retried_as is not None:
@@ -47,19 +46,3 @@ def retry(spool: Spool, writer: Writer, arrival_id: str, clock: Clock) -> str:
     writer.mark_retried(arrival_id, retried_as, moment(now))
     forget_sent_back(spool, arrival_id)
     return retried_as
-
-
-def _row_of(told: Quarantined) -> ArrivalRecord:
-    return ArrivalRecord(
-        arrival_id=told.arrival_id,
-        source=told.source,
-        batch=told.batch,
-        original_name=told.original_name,
-        arrived_at=told.arrived_at,
-        finished_at=told.quarantined_at,
-        size_bytes=told.size_bytes,
-        sha256=told.sha256,
-        outcome=told.reason.outcome,
-        reason=told.reason,
-        detail={"message": told.message},
-    )
