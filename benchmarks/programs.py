@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,5 +99,10 @@ def free_port() -> int:
 
 
 def find(program: str) -> str | None:
-    """Return where a program is, daemons' folders included; None where it is not."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    """Return where a program is, daemons' folders included; None where it is not.
+
+    pynetdicom brings scripts of the same names as DCMTK's programs, which are not meant.
+    """
+    ours = Path(sysconfig.get_path("scripts"))
+    folders = [each for each in os.environ.get("PATH", "").split(":") if Path(each) != ours]
+    return shutil.which(program, path=":".join([*folders, "/usr/sbin", "/usr/local/sbin"]))

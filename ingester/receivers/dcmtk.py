@@ -19,6 +19,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class DcmtkReceiver:
         """Start the program; where that fails, `poll` tries again."""
         try:
             arguments = command(self.settings, self._folder)
-            program = shutil.which(arguments[0])
+            program = _found(arguments[0])
             if program is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             # A port that is taken shows here, as a sentence and not as its exit code.
@@ -195,3 +196,14 @@ def _explained(error: OSError | ValueError, settings: DcmtkSettings) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return f"port {settings.port} is taken by another program"
     return str(error)
+
+
+def _found(program: str) -> str | None:
+    """Return where a program is.
+
+    pynetdicom brings a script `storescp` of its own, beside the Python that runs us:
+    that one is not meant.
+    """
+    ours = Path(sysconfig.get_path("scripts"))
+    folders = [each for each in os.get_exec_path() if Path(each) != ours]
+    return shutil.which(program, path=os.pathsep.join(folders))

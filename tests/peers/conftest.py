@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,13 @@ def command(tmp_path: Path) -> Command:
 
 
 def program(name: str) -> str:
-    """Return where a program is; fails where it is not installed."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    """Return where a program is; fails where it is not installed.
+
+    pynetdicom brings scripts of the same names, which are not meant.
+    """
+    ours = Path(sysconfig.get_path("scripts"))
+    folders = [each for each in os.environ.get("PATH", "").split(":") if Path(each) != ours]
+    found = shutil.which(name, path=":".join([*folders, "/usr/sbin"]))
     assert found, f"{name} is not installed (Debian packages: dcmtk, orthanc)"
     return found
 
