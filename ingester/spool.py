@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -118,7 +119,9 @@ class Spool:
     #: What cannot be taken, by path relative to its drop folder: the sentence that says so.
     troubles: dict[str, str] = field(default_factory=dict)
     _is_ignored: Ignore = field(init=False)
-    _emptied: dict[str, None] = field(default_factory=dict)
+    #: Folders that files were taken from: when one of our own removals below changed each,
+    #: and when it had changed before that (ns); None where nothing below was removed.
+    _emptied: dict[str, tuple[int, int] | None] = field(default_factory=dict)
     _claims: Claims = field(init=False)
     _missing: set[Path] = field(default_factory=set)  # roots not there when we looked for claims
 
@@ -337,37 +340,60 @@ class Spool:
             raise error  # elsewhere (a share that is full, read-only, gone) the rest goes on
         self.troubles[shown(arrival.relative)] = _why_not_taken(error, arrival)
 
+    def _folders_that_stay(self) -> set[str]:
+        stay = {str(self.root), *(str(self.root / name) for name in (*self.sources, RECEIVED))}
+        return stay | {str(share.path) for share in self.shares}
+
+    @property
+    def is_tidy(self) -> bool:
+        """Return whether no folder that we emptied is left to be removed."""
+        return self._emptied.keys() <= self._folders_that_stay()
+
     def tidy(self, *, older_than_ns: int) -> None:
         """Remove folders that we emptied, declared sources' and our own excepted.
 
-        A folder that changed at or after *older_than_ns* (ns since 1970) stays for
-        now: somebody may still be copying into it.
+        A folder that somebody else changed at or after *older_than_ns* (ns since 1970)
+        stays for now: they may still be copying into it.
         """
-        stay = {str(self.root), *(str(self.root / name) for name in (*self.sources, RECEIVED))}
-        stay.update(str(share.path) for share in self.shares)
-        for folder in sorted(self._emptied, key=len, reverse=True):
-            here = folder
-            while here not in stay and self._tidy_one(here, older_than_ns):
-                self._emptied.pop(here, None)
-                here = os.path.dirname(here)
-            if here in stay:
+        stay = self._folders_that_stay()
+        # What lies deeper has the longer path, so a parent's turn comes after all its children's.
+        waiting = [(-len(folder), folder) for folder in self._emptied]
+        heapify(waiting)
+        while waiting:
+            _, folder = heappop(waiting)
+            if folder in stay:
                 self._emptied.pop(folder, None)
+            elif self._tidy_one(folder, older_than_ns):
+                parent = os.path.dirname(folder)
+                heappush(waiting, (-len(parent), parent))
 
     def _tidy_one(self, folder: str, older_than_ns: int) -> bool:
         """Remove one folder if that is due; True if its parent is to be looked at."""
+        parent = os.path.dirname(folder)
         try:
-            if os.stat(folder).st_mtime_ns >= older_than_ns:
-                self._emptied[folder] = None  # also a parent, which has just lost a folder
+            if self._changed_at(folder) >= older_than_ns:
+                self._emptied.setdefault(folder, None)  # also a parent that was looked at
                 return False
+            parent_changed_at = self._changed_at(parent)
             if durable.remove_folder(Path(folder)):
+                removed_at = os.stat(parent).st_mtime_ns
+                self._emptied.pop(folder, None)
+                self._emptied[parent] = (removed_at, parent_changed_at)
                 return True
         except FileNotFoundError:
+            self._emptied.pop(folder, None)
             return True
         except OSError as error:
             # Not ours to remove (permissions): an empty folder harms nobody.
             _logger.debug("an emptied folder stays: %s", error.strerror)
         self._emptied.pop(folder, None)
         return False
+
+    def _changed_at(self, folder: str) -> int:
+        """Return when a folder was changed (ns), our own removal of a folder in it aside."""
+        changed_at = os.stat(folder).st_mtime_ns
+        ours = self._emptied.get(folder)
+        return ours[1] if ours is not None and ours[0] == changed_at else changed_at
 
 
 #: What these errors say of a file, it cannot be taken just now; all others are the world's.

@@ -79,6 +79,7 @@ class Service:
         self.watcher: Watcher | None = None
         self.is_stopping = False
         self._is_once = is_once
+        self._idle_since: float | None = None  # with `is_once`
         self._progress = progress
         self._must_look = True
         self._is_dirty = False
@@ -169,7 +170,15 @@ class Service:
     @property
     def is_over(self) -> bool:
         """Return whether the loop has nothing more to do."""
-        return self.is_stopping or (self._is_once and self.intake.is_idle and not self._must_look)
+        if self.is_stopping:
+            return True
+        if not self._is_once or not self.intake.is_idle or self._must_look:
+            self._idle_since = None
+            return False
+        now = self.clock.monotonic()
+        self._idle_since = self._idle_since or now
+        # Folders that we emptied are removed before the end, unless somebody fills them.
+        return self.spool.is_tidy or now - self._idle_since > 2 * _TIDY_SECONDS
 
     def step(self) -> float:
         """Do what is due; returns how many seconds to sleep unless rung."""
@@ -179,6 +188,8 @@ class Service:
         is_busy, wake_at = self.intake.step(look=look)
         if self.intake.ingest is None:
             self._must_look = True  # once it is open again
+        if self._idle_since is not None:
+            self._tidy()
         self._answer_requests()
         self._announce()
         now = self.clock.monotonic()

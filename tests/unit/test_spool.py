@@ -126,9 +126,23 @@ def test_the_folders_above_an_emptied_one_go_in_their_turn(spool: Spool) -> None
     os.utime(spool.root / "cd/images", (0, 0))
     spool.tidy(older_than_ns=1)
     assert os.listdir(spool.root / "cd") == []
+    assert not spool.is_tidy
     os.utime(spool.root / "cd", (0, 0))
     spool.tidy(older_than_ns=1)
     assert not (spool.root / "cd").exists()
+    assert spool.is_tidy
+
+
+def test_our_own_tidying_does_not_keep_the_folders_above(spool: Spool) -> None:
+    for name in ("cd/images/a", "cd/images/deep/b", "cd/more/c"):
+        drop(spool.root / name, b"x")
+    for _, claim in list(spool.claim(list(spool.look()), NOW)):
+        spool.release(claim)
+    for folder in ("cd/images/deep", "cd/images", "cd/more", "cd"):
+        os.utime(spool.root / folder, (0, 0))
+    spool.tidy(older_than_ns=1)
+    assert not (spool.root / "cd").exists()
+    assert spool.is_tidy
 
 
 def test_no_name_is_too_long_to_be_handed_over(spool: Spool) -> None:
