@@ -35,7 +35,7 @@ _DERIVATIVES = (".jpg", ".mp4")
 
 def our_names(archive_root: Path, index: Path) -> frozenset[str]:
     """Return the names at the archive's top that hold no objects."""
-    names = {".staging", ".media", ".site", ".lock", ".control", "lost+found"}
+    names = {".staging", ".media", ".site", ".lock", ".control", "lost+found", ".gitkeep"}
     for name in os.listdir(archive_root):
         if name.startswith((index.name, "index.db", "index-snapshot.db", ".index")):
             names.add(name)
