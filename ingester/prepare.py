@@ -23,7 +23,7 @@ import stat as stat_module
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -325,7 +325,7 @@ def _examine(
             issuer_of_patient_id=request.issuer_of_patient_id,
         )
     except Reject as reject:
-        return reject.refusal, None
+        return _advised(reject.refusal), None
     return instance, parsed.data_set_start
 
 
@@ -361,6 +361,29 @@ def _unread(
         has_zero_tail=False,
         found=refusal,
     )
+
+
+_AGAIN = "Have it sent again; if it comes out the same, ask whoever made it."
+_MAKER = "It cannot be filed without that: ask whoever made it."
+_LIMIT = "If the file is genuine, raise the limit ([limits] in ingest.toml) and retry it."
+
+#: What a person can do about it, said after what is wrong.
+_ADVICE = {
+    Reason.INCOMPLETE: "Copy or send it again.",
+    Reason.MALFORMED: _AGAIN,
+    Reason.NO_SOP_CLASS_UID: _MAKER,
+    Reason.NO_SOP_INSTANCE_UID: _MAKER,
+    Reason.NO_STUDY_INSTANCE_UID: _MAKER,
+    Reason.NO_SERIES_INSTANCE_UID: _MAKER,
+    Reason.UNSAFE_UID: "It cannot be filed under that: ask whoever made it.",
+    Reason.TOO_DEEP: _LIMIT,
+    Reason.TOO_LARGE: _LIMIT,
+}
+
+
+def _advised(refusal: Refusal) -> Refusal:
+    advice = _ADVICE.get(refusal.reason)
+    return replace(refusal, message=f"{refusal.message} {advice}") if advice else refusal
 
 
 def _not_regular() -> Refusal:

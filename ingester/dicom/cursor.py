@@ -160,9 +160,7 @@ class Cursor:
             return
         group = int.from_bytes(rest[:2], frame.encoding.byte_order)
         if group >= frame.last >> 16 if len(rest) > 1 else frame.last < PIXEL_DATA:
-            raise incomplete(
-                "The file was cut short: it ends in the middle of an entry. Send or copy it again."
-            )
+            raise incomplete("The file was cut short: it ends in the middle of an entry.")
         raise malformed("Bytes that are not DICOM follow the last entry of the file.")
 
     def _cut(self, frame: Frame, tag: int) -> Reject:
@@ -177,9 +175,7 @@ class Cursor:
             return malformed(
                 "The header is damaged: an entry is longer than the list that holds it."
             )
-        return incomplete(
-            "The file was cut short: it ends before its last entry does. Send or copy it again."
-        )
+        return incomplete("The file was cut short: it ends before its last entry does.")
 
     def _step_over(self) -> bool:
         # What is broken inside a sequence of known length hides nothing behind it:

@@ -38,6 +38,13 @@ _UID_NAMES = {
     _SERIES: ("Series Instance UID", Reason.NO_SERIES_INSTANCE_UID),
 }
 
+_TOLD_BY = {
+    Reason.NO_SOP_CLASS_UID: "what kind of object it is",
+    Reason.NO_SOP_INSTANCE_UID: "which object it is",
+    Reason.NO_STUDY_INSTANCE_UID: "which study it belongs to",
+    Reason.NO_SERIES_INSTANCE_UID: "which series it belongs to",
+}
+
 
 def read_header(
     path: str,
@@ -155,7 +162,11 @@ def _identify(
         if uid is None:
             last = parsed.elements[-1][0] if parsed.elements else 0
             # A file that is still being written may get there.
-            raise Reject(reason, f"The file has no {name}.", may_grow=last < tag)
+            raise Reject(
+                reason,
+                f"The file has no {name}: nothing says {_TOLD_BY[reason]}.",
+                may_grow=last < tag,
+            )
         if not is_well_formed(uid):
             notes.add("uid-not-well-formed")
         uids.append(uid)

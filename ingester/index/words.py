@@ -39,6 +39,8 @@ _REASONS = {
     "unreadable": "The file could not be read: the service lacks permission, or the disk failed.",
 }
 
+_PIXELS = frozenset({"PixelData", "FloatPixelData", "DoubleFloatPixelData"})
+
 
 def explained(arrival: Mapping[str, Any]) -> str:
     """Return what became of an arrival (a row, its `detail` parsed)."""
@@ -69,17 +71,20 @@ def _duplicate(told: Mapping[str, Any]) -> str:
 
 
 def _conflict(told: Mapping[str, Any], *, is_resolved: bool) -> str:
-    words = "The same SOP Instance UID as a stored object, but "
-    differs = told.get("differs") or ()
-    parts = []
-    if differs:
-        parts.append(f"other values of {listed([str(each) for each in differs])}")
-    if told.get("pixels_differ"):
-        parts.append("other pixels")
-    words += " and ".join(parts) or "other contents"
+    pixels_differ = bool(told.get("pixels_differ"))
+    differs = [str(each) for each in told.get("differs") or ()]
+    if pixels_differ:
+        differs = [each for each in differs if each not in _PIXELS]
+    parts = [f"in {listed(differs)}"] if differs else []
+    if pixels_differ:
+        parts.append("in its pixels")
+    words = (
+        "It says it is an object that is stored already (the same SOP Instance UID), but differs "
+        + (" and ".join(parts) or "from it")
+    )
     if is_resolved:
         return f"{words}. Both are kept, and a person has decided which is current."
-    return f"{words}. Both are kept, and the first is current until a person decides."
+    return f"{words}. Both are kept; the first stays current until a person decides."
 
 
 def listed(words: Sequence[str], most: int = 8) -> str:
