@@ -208,6 +208,7 @@ class Template:
 def _serve(pipe: socket.socket, target: type_target) -> NoReturn:
     """Be a worker: one job after the other, until the template hangs up."""
     code = 1
+    complaints = _hush_libraries()
     try:
         for served in range(1, _MOST_JOBS + 1):
             packet = pipe.recv(_PACKET_BYTES * 2)
@@ -225,9 +226,22 @@ def _serve(pipe: socket.socket, target: type_target) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - the border of the process
         # The place, never the words: they may quote a header.
         where = "".join(traceback.format_tb(error.__traceback__))
-        print(f"{type(error).__name__}\n{where}", file=sys.stderr, flush=True)  # noqa: T201
+        os.write(complaints, f"{type(error).__name__}\n{where}".encode())
     finally:
         os._exit(code)  # nothing inherited is to be tidied here
+
+
+def _hush_libraries() -> int:
+    """Keep what decoders written in C print to themselves; return where we may complain.
+
+    They write to descriptor 2 whatever they find wrong with a picture: the outcome
+    says it in our words, and theirs would run through the service's log.
+    """
+    complaints = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 2, inheritable=False)
+    os.close(nothing)
+    return complaints
 
 
 def _send(pipe: socket.socket, answer: bytes, last: bytes) -> None:
