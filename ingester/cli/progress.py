@@ -68,7 +68,12 @@ class Progress:
         self._bars.start()
 
     def set(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Tell how far it is; *total* None where nobody knows."""
+        """Tell how far it is; *total* None where nobody knows.
+
+        A count that goes back begins a new stage, with a rate and a time of its own.
+        """
+        if done < self._done:
+            self._began = time.monotonic()
         self._done, self._total, self._note = done, total, note
         if self._bars is not None and self._bar is not None:
             self._bars.update(

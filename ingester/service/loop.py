@@ -25,7 +25,7 @@ from ingester.control import Control, Document, Refused, Request
 from ingester.errors import IngesterError, Retry
 from ingester.hooks import Hooks
 from ingester.index.connection import connect_reader
-from ingester.model import ArrivalRecord, Clock
+from ingester.model import ArrivalRecord, Clock, Outcome
 from ingester.observe import described
 from ingester.service import answers, rooms, status
 from ingester.service.announce import Announcer
@@ -48,6 +48,7 @@ _IDLE_SECONDS = 5.0
 _TIDY_SECONDS = 2.0
 _LONGEST_SLEEP = 60.0
 _FIRST_SANE_YEAR = 2020
+_STORED = (Outcome.ARCHIVED, Outcome.VARIANT, Outcome.CONFLICT)
 
 
 class Service:
@@ -81,6 +82,7 @@ class Service:
         self._is_once = is_once
         self._idle_since: float | None = None  # with `is_once`
         self._progress = progress
+        self._expected = 0  # files that lay in the spool at the start, for the progress
         self._must_look = True
         self._is_dirty = False
         self._timers = Timers(clock)
@@ -138,6 +140,8 @@ class Service:
         if not self._is_once:
             self.receivers.start()
         self._look_at_disks()
+        if self._progress is not None:
+            self._expected = sum(1 for _ in self.spool.look())
         self.intake.open()
         if not self._is_once:
             self.watcher = Watcher(
@@ -280,10 +284,15 @@ class Service:
             return
         ingest, deriving = self.intake.ingest, self.intake.deriving
         waiting = ingest.claimed + ingest.waiting
-        note = self.intake.trouble or ""
-        if not note and not waiting and deriving is not None and not deriving.is_idle:
-            note = "making thumbnails and videos"
-        self._progress(ingest.counts.arrived, ingest.counts.arrived + waiting, note)
+        arrived = ingest.counts.arrived
+        counts = deriving.counts if deriving is not None else None
+        if waiting or counts is None or self.intake.trouble:
+            total = max(self._expected, arrived + waiting)
+            self._progress(arrived, total, self.intake.trouble or "")
+        elif deriving is not None and not deriving.is_idle:
+            made = counts.thumbnails + counts.failures
+            stored = sum(ingest.counts.outcomes[each] for each in _STORED)
+            self._progress(made, max(stored, made), "making thumbnails and videos")
 
     def _meanwhile(self, done: int, total: int | None, note: str) -> None:
         """Keep receivers, systemd and questions served while the index is rebuilt."""
