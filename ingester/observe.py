@@ -26,8 +26,11 @@ _MOST_REPEATS = 5
 _REPEAT_SECONDS = 60.0
 _MOST_REMEMBERED = 1000
 
-#: Libraries that quote header values in their messages.
-_TALKATIVE = ("pydicom", "pynetdicom", "PIL", "imageio", "imageio_ffmpeg")
+#: Libraries that quote header values or file names in their messages, and Python's warnings.
+_TALKATIVE = (
+    *("pydicom", "pynetdicom", "PIL", "imageio", "imageio_ffmpeg"),
+    *("watchdog", "py.warnings"),
+)
 
 
 def one_line(text: str) -> str:
@@ -144,5 +147,6 @@ def set_up_logging(
         handler.is_ours = True  # type: ignore[attr-defined]  # a mark for the next call
         root.addHandler(handler)
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)

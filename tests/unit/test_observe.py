@@ -83,6 +83,8 @@ def test_setting_up_twice_writes_once_and_to_the_file(tmp_path: Path) -> None:
     logging.getLogger("ingester.x").info("ready")
     logging.getLogger("ingester.x").debug("not this")
     logging.getLogger("pydicom").warning("Invalid value for VR UI: 'MEYER'")
+    logging.getLogger("watchdog.observers").error("in-event b'/spool/MEYER.dcm'")
+    logging.getLogger("py.warnings").warning("RuntimeWarning: the path MEYER.dcm")
     assert stream.getvalue().count("\n") == 1
     assert file.read_text() == stream.getvalue()
     assert file.stat().st_mode & 0o027 == 0
