@@ -28,8 +28,9 @@ from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import containers
 from ingester.ingest.line import POISON, POISONOUS, Line
-from ingester.ingest.publish import CannotLink, Publisher, Touched
+from ingester.ingest.publish import Publisher
 from ingester.ingest.recovery import finish_half_done, retry
+from ingester.ingest.sealing import CannotLink, Touched
 from ingester.ingest.values import (
     BATCH_BYTES,
     BATCH_FILES,

@@ -32,6 +32,9 @@ BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 0.05
 
+#: After so many reading processes that a comparison broke, it is given up.
+MOST_BREAKS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class SourceDefaults:
