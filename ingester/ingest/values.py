@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ingester.model import (
     ArrivalRecord,
@@ -34,6 +34,9 @@ BATCH_SECONDS = 0.05
 
 #: After so many reading processes that a comparison broke, it is given up.
 MOST_BREAKS = 3
+
+#: Whatever failed is tried again after so many seconds at the latest.
+LONGEST_BACK_OFF = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,13 @@ class Unpacking:
     members: int = 0
     is_over: bool = False
     refusal: Refusal | None = None
+
+
+class Directory(NamedTuple):
+    """A DICOMDIR that waits until everything around it has its outcome."""
+
+    item: Item
+    prepared: Prepared
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,157 @@
+"""Archive files and DICOMDIRs, step by step, until the last of their members is done.
+
+An archive file at the head of the line is unpacked a page at a time, and each page's
+members go before everything else.  When nothing more comes out of it, it leaves the
+line and waits for its members' outcomes; only then has it its own.  A DICOMDIR waits
+until everything around it has its outcome, so that it can tell what is missing.  What
+one step does to the disk and the index stands in `containers.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from ingester.archive import Archive
+from ingester.index.writer import Writer
+from ingester.ingest import containers
+from ingester.ingest.answers import FILE_ERRORS, Answers
+from ingester.ingest.batch import Batch
+from ingester.ingest.line import POISON, POISONOUS, Line
+from ingester.ingest.values import Directory, Entry, Item, Unpacking
+from ingester.model import ArrivalRecord, Clock, Refusal
+from ingester.spool import Spool
+
+
+class Containers:
+    """Knows the archive files and DICOMDIRs that have left the line without an outcome.
+
+    Parameters
+    ----------
+    under_way : lists all other files that have no outcome yet
+    on_committed : called after each commit with its row
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        archive: Archive,
+        writer: Writer,
+        line: Line,
+        batch: Batch,
+        answers: Answers,
+        clock: Clock,
+        under_way: Callable[[], Iterable[Item]],
+        on_committed: Callable[[Sequence[ArrivalRecord]], None],
+    ) -> None:
+        self._spool = spool
+        self._archive = archive
+        self._writer = writer
+        self._line = line
+        self._batch = batch
+        self._answers = answers
+        self._clock = clock
+        self._under_way = under_way
+        self._on_committed = on_committed
+        self._unpacked: list[Unpacking] = []
+        self._directories: list[Directory] = []
+
+    def __len__(self) -> int:
+        """Return how many archive files and DICOMDIRs have left the line and wait."""
+        return len(self._unpacked) + len(self._directories)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Iterate over them."""
+        yield from (each.item for each in self._directories)
+        yield from (each.item for each in self._unpacked)
+
+    @property
+    def has_directories(self) -> bool:
+        """Return whether a DICOMDIR waits for everything around it."""
+        return bool(self._directories)
+
+    def add_directory(self, directory: Directory) -> None:
+        """Let a DICOMDIR wait."""
+        self._directories.append(directory)
+
+    def advance(self, head: Unpacking) -> bool:
+        """Take the next step of an archive file; False while the pool unpacks."""
+        if head.is_over:
+            again = self._batch.flush()
+            if again:
+                self._line.put_first(*again)
+            else:
+                self._unpacked.append(head)
+                self._line.pop()
+            return True
+        if head.future is None:
+            self._line.submit()
+        if head.future is None or not head.future.done():
+            return False
+        try:
+            self._line.put_items_first(containers.members(head, self._writer))
+        except BrokenProcessPool:
+            self._line.start_anew()
+            if self._is_poison(head.item):
+                head.refusal, head.is_over = POISON, True
+            return False
+        except OSError as error:
+            is_alone = error.errno in FILE_ERRORS or error.errno == errno.ENOENT
+            if not is_alone or self._has_members(head):
+                raise
+            self._line.pop()
+            self._add(self._answers.error(head.item, error))
+        return True
+
+    def let_go(self) -> None:
+        """Give archive files their outcome once every member has one; the inner ones first."""
+        for each in list(self._unpacked):
+            if self._has_members(each):
+                continue
+            if each.refusal is not None:
+                self._add(self._answers.refusal(each.item, each.prepared, each.refusal))
+            else:
+                record = containers.record(each.item, each.prepared, each.members, self._clock)
+                self._commit(each.item, record)
+            self._unpacked.remove(each)
+
+    def take_directory(self) -> None:
+        """See to a DICOMDIR, now that everything around it has its outcome."""
+        item, prepared = self._directories[0]
+        try:
+            found = containers.keep_dicomdir(
+                item, prepared, self._archive, self._writer, self._line.pool(), self._clock
+            )
+        except BrokenProcessPool:
+            self._line.start_anew()
+            if not self._is_poison(item):
+                return
+            found = POISON
+        if isinstance(found, OSError):
+            self._directories.pop(0)
+            self._add(self._answers.error(item, found))
+        elif isinstance(found, Refusal):
+            self._directories.pop(0)
+            self._add(self._answers.refusal(item, prepared, found))
+        else:
+            self._commit(item, found)
+            self._directories.pop(0)
+
+    def _add(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._batch.add(entry)
+
+    def _commit(self, item: Item, record: ArrivalRecord) -> None:
+        self._writer.record([record])
+        self._spool.release(item.claim)
+        self._on_committed([record])
+
+    def _is_poison(self, item: Item) -> bool:
+        return self._writer.count_attempt(item.claim.arrival_id) >= POISONOUS
+
+    def _has_members(self, archive: Unpacking) -> bool:
+        """Return whether anything that came out of an archive file has no outcome yet."""
+        start = archive.item.claim.arrival_id + "."
+        items = (*self._under_way(), *self)
+        return any(item.claim.arrival_id.startswith(start) for item in items)
