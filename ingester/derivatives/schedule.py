@@ -187,6 +187,12 @@ class Derivations:
         self.turn(feed=False)
         self._settle()
 
+    def abandon(self) -> None:
+        """Remove what was half made; call it when the workers have ended."""
+        for request in self._under_way.values():
+            clear(request.staging)
+        self._under_way.clear()
+
     def _is_batch_due(self) -> bool:
         if not self._finished or len(self._finished) >= _BATCH or not self._under_way:
             return bool(self._finished)

@@ -128,10 +128,12 @@ class Deriving:
                 self._derivations.finish()
             except (IngesterError, OSError, sqlite3.Error) as error:
                 log.warning("finished derivatives are made again another time: %s", error)
-            self._derivations = None
         if self._deriver is not None:
             self._deriver.close()
             self._deriver = None
+        if self._derivations is not None:
+            self._derivations.abandon()
+            self._derivations = None
 
     def _make(self) -> Derivations:
         from ingester.derivatives.mapping import ThumbnailSettings
