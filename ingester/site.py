@@ -70,35 +70,43 @@ def tie(spool: Path, archive: Path) -> None:
     ------
     Fatal : they do not belong together; the sentence says what to do
     """
-    in_spool, in_archive = _site_id(spool), _site_id(archive)
-    if in_spool is not None and in_spool == in_archive:
+    sentence = why_apart(spool, archive)
+    if sentence is not None:
+        raise Fatal(sentence)
+    in_archive = _site_id(archive)
+    if in_archive is not None and in_archive == _site_id(spool):
         return
-    if in_spool is not None and in_archive is not None:
-        raise Fatal(
-            f"the archive {archive} belongs to another spool than {spool} "
-            f"({SITE_NAME} differs); is the right disk mounted?"
-        )
-    if in_spool is not None:
-        raise Fatal(
-            f"the archive {archive} has no {SITE_NAME}; is its disk not mounted? If this is "
-            f"the right archive: cp {spool / SITE_NAME} {archive / SITE_NAME}"
-        )
-    if Archive(archive).has_objects():
-        raise Fatal(
-            f"the archive {archive} holds objects, but the spool {spool} does not know it. If "
-            + (
-                f"they belong together: cp {archive / SITE_NAME} {spool / SITE_NAME}"
-                if in_archive is not None
-                else f"they belong together, give both the same id: "
-                f"echo {secrets.token_hex(8)} | tee {spool / SITE_NAME} {archive / SITE_NAME}"
-            )
-        )
     site_id = in_archive or secrets.token_hex(8)
     # The archive's first: a crash in between leaves an empty archive with an id, which
     # the next start hands on; the other order would look like a disk not mounted.
     if in_archive is None:
         durable.replace_file(archive / SITE_NAME, f"{site_id}\n".encode(), _FILE_MODE)
     durable.replace_file(spool / SITE_NAME, f"{site_id}\n".encode(), _FILE_MODE)
+
+
+def why_apart(spool: Path, archive: Path) -> str | None:
+    """Return the sentence that says why both do not belong together; None if they may."""
+    in_spool, in_archive = _site_id(spool), _site_id(archive)
+    if in_spool is not None and in_spool == in_archive:
+        return None
+    if in_spool is not None and in_archive is not None:
+        return (
+            f"the archive {archive} belongs to another spool than {spool} "
+            f"({SITE_NAME} differs); is the right disk mounted?"
+        )
+    if in_spool is not None:
+        return (
+            f"the archive {archive} has no {SITE_NAME}; is its disk not mounted? If this is "
+            f"the right archive: cp {spool / SITE_NAME} {archive / SITE_NAME}"
+        )
+    if not archive.is_dir() or not Archive(archive).has_objects():
+        return None
+    return f"the archive {archive} holds objects, but the spool {spool} does not know it. If " + (
+        f"they belong together: cp {archive / SITE_NAME} {spool / SITE_NAME}"
+        if in_archive is not None
+        else f"they belong together, give both the same id: "
+        f"echo {secrets.token_hex(8)} | tee {spool / SITE_NAME} {archive / SITE_NAME}"
+    )
 
 
 def _site_id(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from ingester.control import Document
 from ingester.errors import Fatal
 
 _NEEDS_A_LOOK = 1
+_COULD_NOT_TELL = 2
 _SECONDS = 1.0
 
 
@@ -59,7 +60,9 @@ def read(site: Site) -> Document:
 
 
 def exit_code(told: Document) -> int:
-    """Return 1 where something is unresolved or a receiver is down."""
+    """Return 1 where something is unresolved or a receiver is down, 2 where nobody knows."""
+    if told["unresolved_problems"] is None and told["troubles"]:
+        return _COULD_NOT_TELL
     is_down = any(not receiver["is_up"] for receiver in told["receivers"])
     return _NEEDS_A_LOOK if told["unresolved_problems"] or is_down else 0
 

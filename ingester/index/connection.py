@@ -101,17 +101,17 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """
     uri = path.absolute().as_uri()
     try:
-        return _connect_reader(f"{uri}?mode=ro")
+        return _connect_reader(f"{uri}?mode=ro", path)
     except sqlite3.OperationalError as error:
         has_wal = path.with_name(path.name + "-wal").exists()
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or has_wal:
             raise
         if not path.exists():
             raise
-        return _connect_reader(f"{uri}?mode=ro&immutable=1")
+        return _connect_reader(f"{uri}?mode=ro&immutable=1", path)
 
 
-def _connect_reader(uri: str) -> sqlite3.Connection:
+def _connect_reader(uri: str, path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=10.0, isolation_level=None, check_same_thread=False
     )
@@ -122,7 +122,7 @@ def _connect_reader(uri: str) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        _refuse_foreign(connection, path)
         # Their first use declares a table, which an authoriser set later would refuse.
         for function in ("json_each('[]')", "json_tree('[]')", "pragma_table_info('x')"):
             connection.execute(f"SELECT 1 FROM {function}").fetchall()

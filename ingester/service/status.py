@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import deque
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,11 @@ from ingester import __version__
 from ingester.claims import count_claimed
 from ingester.config import Settings
 from ingester.control import Document
-from ingester.index.connection import connect_reader, is_missing
+from ingester.index.connection import connect_reader, is_missing, translated
 from ingester.ingest import Counts
 from ingester.model import Clock, moment
 from ingester.service.rooms import make_spool
-from ingester.site import Space
+from ingester.site import Space, why_apart
 
 if TYPE_CHECKING:
     from ingester.service.intake import Intake
@@ -108,6 +109,7 @@ def of_folders(settings: Settings, clock: Clock) -> Document:
     waiting = sum(1 for _ in spool.look()) if spool.root.is_dir() else 0
     claimed = count_claimed(spool.root)
     has_index = not is_missing(settings.index.path)
+    apart = why_apart(spool.root, settings.archive.path)
     return {
         "service": None,
         "waiting": waiting,
@@ -117,18 +119,21 @@ def of_folders(settings: Settings, clock: Clock) -> Document:
         "free_space": free_space(_places(settings)),
         "rates": {"files_per_second": 0.0, "bytes_per_second": 0},
         "watched": [],
-        "troubles": [f"{path}: {why}" for path, why in sorted(spool.troubles.items())],
+        "troubles": [
+            *([apart] if apart is not None else []),
+            *(f"{path}: {why}" for path, why in sorted(spool.troubles.items())),
+        ],
     }
 
 
 def _of_index(settings: Settings, clock: Clock, *, is_there: bool) -> Document:
     if not is_there:
         return {**dict.fromkeys(_UNKNOWN), "pending_derivatives": None}
-    connection = connect_reader(settings.index.path)
-    try:
+    with (
+        translated(settings.index.path),
+        closing(connect_reader(settings.index.path)) as connection,
+    ):
         return from_index(connection, clock)
-    finally:
-        connection.close()
 
 
 def _places(settings: Settings) -> dict[str, Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ def test_show_knows_all_three_levels(home: Home, shown: str, level: str) -> None
     assert told["history"][0]["outcome"] == "archived"
     assert home.run("show", shown).exit_code == 0
     assert home.run("show", "9.9").exit_code == 1
+    assert home.json("show", "9.9") is None
 
 
 def test_sql_answers_as_table_csv_and_json(home: Home) -> None:
@@ -77,6 +80,8 @@ def test_sql_answers_as_table_csv_and_json(home: Home) -> None:
     assert "=1+1" in home.run("sql", query).stdout
     piped = CliRunner().invoke(main, ["--config", str(home.config), "sql"], input="SELECT 41 + 1")
     assert "42" in piped.stdout
+    assert home.run("sql", " ").exit_code == 2
+    assert home.run("sql", "--csv", """SELECT 1 AS "=x\"""").stdout.splitlines()[0] == "'=x"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,8 @@ def test_quarantine_lists_what_lies_there(home: Home) -> None:
     reasons = {each["reason"] for each in home.json("quarantine", "--foreign")}
     assert reasons == {"incomplete", "not-dicom"}
     assert home.run("retry").exit_code == 2
-    assert home.run("retry", "nothing").exit_code == 1
+    nothing = home.run("retry", "nothing")
+    assert (nothing.exit_code, "run --once" in nothing.stderr) == (1, False)
 
 
 def test_verify_and_rebuild_agree(home: Home) -> None:
@@ -170,3 +176,23 @@ def test_convert_needs_no_site(tmp_path: Path) -> None:
     assert convert(file, tmp_path / "b.mp4").exit_code == 1  # nothing moves
     assert convert(file, tmp_path / "b.png").exit_code == 2
     assert convert(drop(tmp_path / "text", b"hello\n" * 200)).exit_code == 1
+
+
+def test_an_archive_that_is_not_mounted_is_named(tmp_path: Path) -> None:
+    elsewhere = Home(tmp_path)
+    archive = tmp_path / "archive"
+    archive.rename(tmp_path / "away")
+    archive.mkdir()
+    answer = elsewhere.run("status")
+    assert answer.exit_code == 2
+    assert "is its disk not mounted?" in answer.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "quarantine", "sql SELECT 1", "verify"])
+def test_an_index_of_somebody_else_is_refused(tmp_path: Path, command: str) -> None:
+    elsewhere = Home(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "archive/index.db")) as theirs:
+        theirs.execute("CREATE TABLE appointments (at TEXT)")
+    answer = elsewhere.run(*command.split(maxsplit=1))
+    assert answer.exit_code == 2
+    assert "not an index of ingester" in answer.stderr
