@@ -78,6 +78,8 @@ def show(site: Site, uid: str, as_json: bool) -> None:
     with open_index(site.settings) as index:
         found = index.show(uid)
     if found is None:
+        if as_json:
+            screen.answer_json(None)
         screen.say(f"no study, series or instance has the UID {screen.printable(uid)}")
         click.get_current_context().exit(_NOTHING)
     if as_json:

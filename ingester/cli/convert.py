@@ -45,6 +45,8 @@ def convert(file: Path, out: Path | None, as_json: bool) -> None:
         raise click.BadParameter(
             "name a file that ends in .mp4 or .jpg, or a folder", param_hint="OUT"
         )
+    if out is not None and not out.parent.is_dir():
+        raise click.BadParameter(f"the folder {out.parent} is not there", param_hint="OUT")
     if is_foreign(file):
         _refuse(f"{file} is not DICOM")
     try:

@@ -106,7 +106,7 @@ def retry(
             screen.say(screen.printable(f"{each['arrival_id']}: {each['message']}"))
         if not told["retried"] and not told["failed"]:
             screen.say("there was nothing to send back")
-        elif site.ask("status") is None:
+        elif told["retried"] and site.ask("status") is None:
             screen.say(f"no service is running to take them; run: {site.command} run --once")
     if told["failed"]:
         click.get_current_context().exit(_NOT_ALL)

@@ -140,7 +140,7 @@ def _place(config: Path, settings: Settings) -> unit.Place:
     program = shutil.which(sys.argv[0]) or str(Path(sys.executable).with_name("ingester"))
     return unit.Place(
         config=config,
-        program=Path(program).absolute(),
+        program=Path(os.path.abspath(program)),
         user=user,
         group=settings.spool.group or group,
     )

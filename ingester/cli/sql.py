@@ -49,7 +49,12 @@ def sql(site: Site, query: str | None, as_csv: bool, as_json: bool) -> None:
         if query is None and sys.stdin.isatty():
             _list_tables(index)
             return
-        columns, found = index.query(query if query is not None else sys.stdin.read())
+        text = query if query is not None else sys.stdin.read()
+        if not text.strip():
+            raise click.UsageError(
+                "there is no query; `ingester sql` on a terminal lists the tables"
+            )
+        columns, found = index.query(text)
         names = _unique(columns)
         try:
             if as_json:
@@ -93,7 +98,7 @@ def _short(value: Any) -> screen.Cell:
 def _print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([defused(name) for name in names])
     for row in rows:
         writer.writerow([defused(value) for value in row])
         if lines.tell() > 65536:
