@@ -312,7 +312,11 @@ def _examine(
         return (Container(container) if container else _not_dicom()), None
     if not any(head) and _is_all_zeros(source):
         return (
-            Refusal(Reason.INCOMPLETE, "The file holds nothing but zeros so far.", may_grow=True),
+            Refusal(
+                Reason.INCOMPLETE,
+                "The file holds nothing but zeros: its contents never came. Copy or send it again.",
+                may_grow=True,
+            ),
             None,
         )
     try:
@@ -388,7 +392,7 @@ def _advised(refusal: Refusal) -> Refusal:
 
 def _not_regular() -> Refusal:
     return Refusal(
-        Reason.NOT_A_REGULAR_FILE, "This is a link or a device, not a file with content."
+        Reason.NOT_A_REGULAR_FILE, "This is a link, a pipe or a device: put the file itself there."
     )
 
 
