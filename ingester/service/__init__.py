@@ -80,6 +80,7 @@ def run_once(
     ------
     Fatal : the site cannot be used, another process holds it, or the world (a full
         disk) has held everything up for a minute
+    KeyboardInterrupt : a signal came before the end; what was claimed is finished
     """
     clock = clock or SystemClock()
     began = clock.monotonic()
@@ -91,6 +92,8 @@ def run_once(
         for path, why in sorted(service.spool.troubles.items()):
             log.warning("left in the spool: %s: %s", path, why)
         summary = status.summary_of(service.intake)
+        if service.is_stopping:
+            raise KeyboardInterrupt  # what is left is no result that a script should take for one
     return {**summary, "seconds": round(clock.monotonic() - began, 3)}
 
 

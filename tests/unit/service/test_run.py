@@ -60,6 +60,15 @@ def test_other_ways_to_stop(running: Running, number: int) -> None:
     assert running.stop(number)[0] == 0
 
 
+def test_once_that_was_stopped_does_not_look_like_done(running: Running) -> None:
+    with (running.spool / "growing.dcm").open("wb") as growing:
+        growing.write(b"\0" * 200)
+        growing.flush()
+        running.start("--once")
+        code, said = running.stop(signal.SIGINT)
+    assert (code, "interrupted" in said, "Traceback" in said) == (130, True, False)
+
+
 def test_a_second_service_is_refused_and_told_why(running: Running) -> None:
     running.start()
     assert running.process is not None
