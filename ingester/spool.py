@@ -324,7 +324,9 @@ class Spool:
         for root in self._roots():
             claims = root.path / CLAIMED
             if os.path.isdir(claims):
-                folders += [claims / name for name in sorted(os.listdir(claims))]
+                # A dot-name is an unfinished copy of what still lies in its claim.
+                names = [name for name in os.listdir(claims) if not name.startswith(".")]
+                folders += [claims / name for name in sorted(names)]
         return [folder for folder in folders if (folder / REASON).is_file()]
 
     def isolate(self, claim: Claim) -> Claim:
