@@ -83,6 +83,12 @@ def link(old: Path | str, new: Path | str) -> None:
     os.link(old, new, follow_symlinks=False)
 
 
+def symlink(target: str, path: Path) -> None:
+    """Make a symbolic link that must not exist yet; what it names is never looked at."""
+    effect("symlink", path)
+    os.symlink(target, path)
+
+
 def unlink(path: Path) -> None:
     """Remove one name; a name that is gone already is fine (replay)."""
     effect("unlink", path)

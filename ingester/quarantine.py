@@ -7,28 +7,46 @@ finished at the next start and never read again; the row comes last.
 
     reason.json flushed in the claim -> file moved beside it -> claim renamed to
     quarantine/<id> -> both folders flushed -> the arrival's row
+
+From a share there is no renaming into the spool: the folder is copied and the claim
+removed.  A file that cannot be read stays in its claim then, and `kept_at` in both
+reasons says so; only the reason is carried to where people look.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import FileIO
 from pathlib import Path
 
 from ingester import durable
 from ingester.archive import remove_tree
-from ingester.claims import CLAIMED, REASON, only_file_below
+from ingester.claims import CLAIMED, REASON, folder_of, only_file_below
 from ingester.errors import Retry
 from ingester.model import ArrivalRecord, Claim, Reason, Refusal
-from ingester.spool import Spool, handed_over
+from ingester.spool import Spool, handed_over, shown
+
+_logger = logging.getLogger(__name__)
 
 _FILE_MODE = 0o640
 _LONGEST_NAME = 200
 #: What lies beside the file on its way: it must not bear such a name itself.
 _OURS = frozenset({REASON, "in", "members"})
+#: Errors of one file alone; every other `OSError` is the world's.
+FILE_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
+
+_STAYS = (
+    "The file itself could not be copied here and stays in {folder}: "
+    "once it can be read, put it into a drop folder again."
+)
+_NO_BYTES = "It has no contents that could be copied here; only this note is left."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +65,14 @@ class Quarantined:
     quarantined_at: str
     attempts: int
     retried_as: str | None = None
+    kept_at: str | None = None  # the claim that the file stays in, where it cannot be read
 
     def as_json(self) -> bytes:
         """Return the text of `reason.json`."""
         fields = asdict(self)
-        if self.retried_as is None:
-            del fields["retried_as"]
+        for name in ("retried_as", "kept_at"):
+            if fields[name] is None:
+                del fields[name]
         return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
     def as_record(self) -> ArrivalRecord:
@@ -95,10 +115,18 @@ def quarantine(
     A member of an archive file that has no bytes of its own (a link, a device)
     leaves a reason without a file.
     """
-    done = Quarantined.read(spool.quarantine_folder / claim.arrival_id)
+    home = spool.quarantine_folder / claim.arrival_id
+    done = Quarantined.read(home)
+    folders = (claim.folder, folder_of(claim) / claim.arrival_id)
+    begun = next((each for each in folders if (each / REASON).is_file()), None)
     if done is not None:
+        if begun is not None:
+            finish_quarantine(spool, begun, claim.arrival_id)
         durable.flush_folder(spool.quarantine_folder)
         return done
+    if begun is not None and (told := Quarantined.read(begun)) is not None:
+        finish_quarantine(spool, begun, claim.arrival_id)
+        return Quarantined.read(home) or told
     claim = spool.isolate(claim)
     try:
         status = os.lstat(claim.path)
@@ -119,15 +147,18 @@ def quarantine(
         attempts=attempts,
     )
     durable.make_folders(claim.folder.parent.parent, claim.folder, spool.mode & 0o777)
-    before = Quarantined.read(claim.folder)
-    if before is None:
-        durable.replace_file(claim.folder / REASON, told.as_json(), _FILE_MODE)
+    durable.replace_file(claim.folder / REASON, told.as_json(), _FILE_MODE)
     finish_quarantine(spool, claim.folder, claim.arrival_id)
-    return before or told
+    return Quarantined.read(home) or told
 
 
 def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:
     """Take a claim with a reason the rest of the way; every step may be repeated."""
+    told = Quarantined.read(folder)
+    if told is not None and told.kept_at is not None:
+        if file_in(folder) is None:
+            remove_tree(folder)  # somebody has seen to the file
+        return
     path = only_file_below(folder / "in")
     if path is not None:
         _open_to_group(path)
@@ -136,17 +167,18 @@ def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:
         if (folder / leftover).exists():
             remove_tree(folder / leftover)
     durable.flush_folder(folder)
-    home = spool.quarantine_folder / arrival_id
     if _same_file_system(folder, spool.quarantine_folder):
-        durable.rename(folder, home)
+        durable.rename(folder, spool.quarantine_folder / arrival_id)
     else:
-        _carry_over(folder, home, spool.root / CLAIMED / f".{arrival_id}")
+        _carry_over(spool, folder, arrival_id)
     durable.flush_folder(folder.parent)
     durable.flush_folder(spool.quarantine_folder)
 
 
 def _aside_name(name: str) -> str:
     cut = os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
+    if cut.startswith(f".{REASON}"):
+        return f"original{cut}"
     return f"{cut}.original" if cut in _OURS else cut
 
 
@@ -154,37 +186,126 @@ def _open_to_group(path: Path) -> None:
     """Let the group read a quarantined file; links and other people's inodes stay."""
     status = os.lstat(path)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
-        os.chmod(path, _FILE_MODE)
+        try:
+            os.chmod(path, _FILE_MODE)
+        except PermissionError as error:
+            # A share whose files have no modes of their own: what it grants must do.
+            _logger.debug("a quarantined file keeps its mode: %s", error.strerror)
 
 
 def _same_file_system(one: Path, other: Path) -> bool:
     return os.stat(one).st_dev == os.stat(other).st_dev
 
 
-def _carry_over(folder: Path, home: Path, aside: Path) -> None:
-    """Bring a quarantined folder from a share to the spool: a copy, then its name."""
+# ----------------------------------------------------------------- from a share
+
+
+class _CannotCarryError(Exception):
+    """The file cannot be read, or not be made in the spool: it stays where it is."""
+
+
+def _carry_over(spool: Spool, folder: Path, arrival_id: str) -> None:
+    """Bring a quarantined folder from a share to the spool: a copy, then its name.
+
+    The claim goes once the copy has its name.  Where the file had to stay, the claim
+    is told last (`kept_at`), so that the next start leaves it alone.
+    """
+    home = spool.quarantine_folder / arrival_id
+    aside = spool.root / CLAIMED / f".{arrival_id}"
     if aside.exists():
         remove_tree(aside)
     if not home.exists():
         durable.make_folder(aside, 0o770)
-        for entry in sorted(os.scandir(folder), key=lambda each: each.name):
-            if entry.is_file(follow_symlinks=False):
-                _copy(Path(entry.path), aside / entry.name)
+        folder = _copy_folder(folder, aside, arrival_id)
         durable.flush_folder(aside)
         durable.rename(aside, home)
         durable.flush_folder(home.parent)
-    remove_tree(folder)
+    path = file_in(folder)
+    if path is None or file_in(home) is not None or not _has_contents(path):
+        if path is not None:
+            durable.unlink(path)  # before its reason: without one nobody would come back for it
+        remove_tree(folder)
+        return
+    told = Quarantined.read(home)
+    if told is not None:
+        durable.replace_file(folder / REASON, told.as_json(), _FILE_MODE)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as file:
-        descriptor = durable.create(target, _FILE_MODE)
+def _copy_folder(folder: Path, aside: Path, arrival_id: str) -> Path:
+    """Copy a claim's file and its reason; returns the claim's folder, which may move."""
+    note, kept_at = "", None
+    path = file_in(folder)
+    if path is not None and not _has_contents(path):
+        note = f" {_NO_BYTES}"
+    elif path is not None:
+        target = aside / path.name
         try:
-            while data := file.read(1 << 20):
-                durable.write(descriptor, data, target)
-            durable.flush_file(descriptor, target)
+            _copy_file(path, target)
+        except _CannotCarryError:
+            durable.unlink(target)
+            folder = _hoist(folder, arrival_id)
+            kept_at = shown(str(folder))
+            note = f" {_STAYS.format(folder=kept_at)}"
+    told = Quarantined.read(folder)
+    if told is None:  # meddled with: as it is
+        reason = (folder / REASON).read_bytes()
+    else:
+        reason = replace(told, message=told.message + note, kept_at=kept_at).as_json()
+    durable.write_file(aside / REASON, reason, _FILE_MODE)
+    return folder
+
+
+def _has_contents(path: Path) -> bool:
+    """Return whether this is a file or a link, no pipe, socket or device."""
+    mode = os.lstat(path).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def _hoist(folder: Path, arrival_id: str) -> Path:
+    """Take a member's folder out of its archive file's claim, which will be removed."""
+    claims = next(each for each in folder.parents if each.name == CLAIMED)
+    stays = claims / arrival_id
+    if folder != stays:
+        durable.rename(folder, stays)
+        durable.flush_folder(claims)
+    return stays
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    if source.is_symlink():
+        with _errors_of_the_file():
+            durable.symlink(os.readlink(source), target)
+        return
+    with _errors_of_the_file():
+        durable.effect("read", source)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        copy = durable.create(target, _FILE_MODE)
+        try:
+            while data := _read(file):
+                durable.write(copy, data, target)
+            durable.flush_file(copy, target)
         finally:
-            os.close(descriptor)
+            os.close(copy)
+
+
+def _read(file: FileIO) -> bytes:
+    with _errors_of_the_file():
+        return file.read(1 << 20)
+
+
+@contextmanager
+def _errors_of_the_file() -> Iterator[None]:
+    """Tell errors of this one file from those of the world."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FILE_ERRORS:
+            raise
+        raise _CannotCarryError from error
+
+
+# ---------------------------------------------------------------- what lies there
 
 
 def quarantined(spool: Spool) -> Iterator[tuple[Path, Quarantined]]:

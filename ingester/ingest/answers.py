@@ -26,13 +26,12 @@ from ingester.model import (
     WriterState,
 )
 from ingester.pool import Answer
+from ingester.quarantine import FILE_ERRORS
 from ingester.settle import OVERRULED_AFTER
 from ingester.spool import Spool
 
 _logger = logging.getLogger(__name__)
 
-#: Errors of one file alone; every other `OSError` is the world's.
-FILE_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EIO})
 #: Errors of the share that a file lies on: the files of others go on.
 _SHARE_ERRORS = frozenset(
     {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}

@@ -154,20 +154,8 @@ class Publisher:
             quarantined_at=moment(self._clock.now()),
         )
         durable.unlink(self._sealing.staged(entry))
-        detail: dict[str, object] = {"message": entry.refusal.message, **entry.refusal.detail}
-        entry.record = ArrivalRecord(
-            arrival_id=claim.arrival_id,
-            source=claim.source,
-            batch=claim.batch,
-            original_name=claim.original_name,
-            arrived_at=claim.arrived_at,
-            finished_at=told.quarantined_at,
-            size_bytes=told.size_bytes,
-            sha256=told.sha256,
-            outcome=entry.refusal.reason.outcome,
-            reason=entry.refusal.reason,
-            detail=detail,
-        )
+        detail = {"message": told.message, **entry.refusal.detail}
+        entry.record = replace(told.as_record(), detail=detail)
 
 
 def _decided(entry: Entry) -> ArrivalRecord:

@@ -16,11 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 from ingester.archive import Archive
 from ingester.index.writer import Writer
 from ingester.ingest import containers
-from ingester.ingest.answers import FILE_ERRORS, Answers
+from ingester.ingest.answers import Answers
 from ingester.ingest.batch import Batch
 from ingester.ingest.line import POISON, POISONOUS, Line
 from ingester.ingest.values import Directory, Entry, Item, Unpacking
 from ingester.model import ArrivalRecord, Clock, Refusal
+from ingester.quarantine import FILE_ERRORS
 from ingester.spool import Spool
 
 

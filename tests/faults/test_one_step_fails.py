@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import shutil
+import stat
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -28,11 +32,13 @@ from pydicom.uid import (
 )
 
 from ingester import durable
+from ingester import quarantine as aside
 from ingester.compare import compare
 from ingester.errors import Retry
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings
 from ingester.pool import prepare_many
+from ingester.quarantine import Quarantined
 from ingester.spool import Share, Spool
 from ingester.unpack import extract, read_dicomdir
 from tests.factory import drop, encoded, instance, uid
@@ -523,3 +529,148 @@ def test_a_share_that_goes_away_under_a_claim_keeps_it(
         away.joinpath(".claimed").rename(share / ".claimed")
         until_idle(ingest, clock)
     assert site.outcomes() == {"archived": 2}
+
+
+# -- quarantine from a share, which is another file system
+
+
+@pytest.fixture
+def ward(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Make a share on another file system, or one that passes for it."""
+    memory = Path("/dev/shm")
+    is_other = os.access(memory, os.W_OK) and memory.stat().st_dev != tmp_path.stat().st_dev
+    if not is_other:
+        monkeypatch.setattr(aside, "_same_file_system", lambda _one, _other: False)
+    with TemporaryDirectory(dir=memory if is_other else tmp_path) as folder:
+        site.spool = Spool(site.spool.root, shares=[Share(Path(folder), "WARD")])
+        yield Path(folder)
+
+
+def quarantined_names(site: Site) -> list[str]:
+    found = site.spool.quarantine_folder.glob("*/*")
+    return sorted(path.name for path in found if path.name != "reason.json")
+
+
+def told_of(site: Site) -> Quarantined:
+    ((_, told),) = aside.quarantined(site.spool)
+    return told
+
+
+def left_on(share: Path) -> dict[str, bytes]:
+    """Return what is kept on a share, without the reasons beside it."""
+    found = (path for path in share.rglob("*") if path.is_file() and path.name != "reason.json")
+    return {str(path.relative_to(share / ".claimed")): path.read_bytes() for path in found}
+
+
+def test_a_link_is_carried_over_as_a_link(site: Site, run: Any, ward: Path) -> None:
+    (ward / "link").symlink_to("nowhere/at all")
+    seen: list[str] = []
+    run(observer=lambda name, _: seen.append(name))
+    ((folder, _),) = aside.quarantined(site.spool)
+    assert os.readlink(folder / "link") == "nowhere/at all"
+    assert "symlink" in seen
+    assert list(ward.glob(".claimed/*")) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_of_a_pipe_or_socket_the_reason_is_carried_over(
+    site: Site, run: Any, ward: Path, kind: str
+) -> None:
+    os.mknod(ward / "thing", {"pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}[kind] | 0o600)
+    run()
+    assert quarantined_names(site) == []
+    assert told_of(site).message.endswith("only this note is left.")
+    assert site.rows("SELECT detail ->> '$.message' FROM arrivals") == [told_of(site).message]
+    assert list(ward.glob(".claimed/*")) == []
+
+
+def unreadable(code: int) -> Callable[[str, str], None]:
+    """Return an observer that lets nobody read the file `bad` for a copy."""
+
+    def observer(name: str, path: str) -> None:
+        if name == "read" and path.endswith("bad"):
+            raise OSError(code, os.strerror(code))
+
+    return observer
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_what_cannot_be_read_stays_on_its_share_and_is_left_alone(
+    site: Site, run: Any, ward: Path, code: int
+) -> None:
+    drop(ward / "bad", TEXT)
+    drop(ward / "good", instance(1))
+    run(observer=unreadable(code))
+    assert site.outcomes() == {"archived": 1, "foreign": 1}
+    told = told_of(site)
+    assert left_on(ward) == {f"{told.arrival_id}/bad": TEXT}
+    assert told.kept_at == str(ward / ".claimed" / told.arrival_id)
+    assert told.kept_at in told.message
+    assert site.rows("SELECT detail ->> '$.message' FROM arrivals WHERE outcome = 'foreign'") == [
+        told.message
+    ]
+    touched: list[str] = []
+    run(observer=lambda _, path: touched.append(path))
+    assert [path for path in touched if told.arrival_id in path] == []
+    aside.discard(site.spool, told.arrival_id)
+    with site.ingesting():
+        assert quarantined_names(site) == []
+    (ward / ".claimed" / told.arrival_id / "bad").rename(ward / "again")
+    with site.ingesting():
+        assert list((ward / ".claimed").iterdir()) == []
+
+
+def test_a_full_spool_is_no_fault_of_the_file(site: Site, run: Any, ward: Path) -> None:
+    drop(ward / "bad", TEXT)
+    run(observer=failing("write", "bad", errno.ENOSPC))
+    assert quarantined_names(site) == ["bad"]
+    assert left_on(ward) == {}
+
+
+class Killed(BaseException):
+    """The power fails."""
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_from_a_share_nothing_is_lost_at_any_step(
+    site: Site, clock: HandClock, ward: Path, is_readable: bool, is_killed: bool
+) -> None:
+    always = (lambda _name, _path: None) if is_readable else unreadable(errno.EIO)
+    steps = 0
+    while True:
+        steps += 1
+        shutil.rmtree(site.root)
+        shutil.rmtree(ward / ".claimed", ignore_errors=True)
+        for folder in (site.spool.root, site.archive.root):
+            folder.mkdir(parents=True)
+        site.spool = Spool(site.spool.root, shares=site.spool.shares)
+        with zipfile.ZipFile(ward / "cd.zip", "w") as archive:
+            archive.writestr("bad", TEXT)
+        drop(ward / "x.bad", TEXT * 2)
+        is_due = Once(steps)
+        met: list[str] = []
+
+        def observer(name: str, path: str, is_due: Once = is_due, met: list[str] = met) -> None:
+            always(name, path)
+            if is_due():
+                met.append(name)
+                raise Killed if is_killed else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        for observe in (observer, always):
+            with (
+                suppress(Killed),
+                durable.observe(always),
+                site.ingesting() as ingest,
+                durable.observe(observe),
+            ):
+                until_idle(ingest, clock)
+        assert site.outcomes() == {"foreign": 2, "unpacked": 1}, f"step {steps}: {met}"
+        site.check()
+        found = (*site.spool.quarantine_folder.rglob("*bad"), *ward.rglob("*bad"))
+        kept = sorted(path.read_bytes() for path in found)
+        assert kept == [TEXT, TEXT * 2], f"step {steps}: {met}"
+        assert bool(left_on(ward)) is not is_readable, f"step {steps}: {met}"
+        if not met:
+            break
+    assert steps > 50
