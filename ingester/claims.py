@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ _ID = re.compile(r"[0-9a-f]{24}(-[0-9]{3})?(\.[0-9]+)*", re.ASCII)
 _NUMBERED = re.compile(r"([0-9]{3})=(.+)", re.ASCII | re.DOTALL)
 _MOST_TOGETHER = 1000
 _LONGEST_NAME = 255
+_OWNER = stat.S_IRWXU
 
 
 class Provenance(NamedTuple):
@@ -102,7 +104,7 @@ class Claims:
         try:
             durable.make_folder(folder.parent, self._mode)
             durable.make_folders(folder.parent, path.parent, self._mode)
-            durable.rename(arrival.root / arrival.relative, path)
+            _take(f"{arrival.root}/", arrival.relative, path)
         except OSError as error:
             _prune(folder)
             self._not_taken(arrival, error)
@@ -209,8 +211,34 @@ class _Shared:
             durable.make_folders(self.folder.parent, parent, self._mode)
             self._made.add(above)
         path = f"{self._base}{above}{slash}{number:03d}={name}"
-        durable.rename(self._root + relative, path)
+        _take(self._root, relative, path)
         return Path(path)
+
+
+def _take(root: str, relative: str, path: Path | str) -> None:
+    try:
+        durable.rename(root + relative, path)
+    except PermissionError:
+        if not _open_our_folders(root, relative):
+            raise
+        durable.rename(root + relative, path)
+
+
+def _open_our_folders(root: str, relative: str) -> bool:
+    """Make the folders above a file writable where they are ours and are not.
+
+    A CD's folders are read-only, and `cp -r` copies that too: nobody could take
+    anything out of such a copy, its owner included.  Returns whether one was changed.
+    """
+    above = relative.rpartition("/")[0]
+    has_changed = False
+    while above:
+        told = os.stat(root + above, follow_symlinks=False)
+        if told.st_uid == os.geteuid() and told.st_mode & _OWNER != _OWNER:
+            os.chmod(root + above, stat.S_IMODE(told.st_mode) | _OWNER)
+            has_changed = True
+        above = above.rpartition("/")[0]
+    return has_changed
 
 
 def _claim(

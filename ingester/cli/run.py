@@ -36,7 +36,7 @@ def run(site: Site, once: bool, as_json: bool) -> None:
     With --once no receiver is started: everything that lies in the spool now is taken
     (files that still grow are waited for), all pending thumbnails and videos are made,
     and the summary is printed; exits with 1 where something was quarantined, in
-    conflict, or a derivative failed.
+    conflict or left in the spool, or a derivative failed.
     """
     settings = site.settings
     if not once:
@@ -47,9 +47,12 @@ def run(site: Site, once: bool, as_json: bool) -> None:
         return
     logs.begin(settings, is_brief=True)
     with Progress("ingest", "files", is_quiet=as_json) as progress:
-        told = service.run_once(settings, progress=progress.set)
+        left: list[str] = []
+        told = service.run_once(settings, progress=progress.set, on_left=left.extend)
+    for sentence in left:
+        screen.say(screen.printable(f"left in the spool: {sentence}"))
     summary.show(told, as_json=as_json)
-    click.get_current_context().exit(summary.exit_code(told))
+    click.get_current_context().exit(summary.exit_code(told) or int(bool(left)))
 
 
 def _announce(settings: Settings, told: Document) -> None:

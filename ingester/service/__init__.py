@@ -70,11 +70,13 @@ def run_once(
     progress: Progress | None = None,
     clock: Clock | None = None,
     command: str = "run --once",
+    on_left: Callable[[list[str]], None] | None = None,
 ) -> Summary:
     """Ingest everything that lies in the spool now, make all pending derivatives.
 
     No receiver is started; growing files are waited for.  Returns the counts of the
-    contract's summary; *progress* is told (done, known total, note) after each step.
+    contract's summary; *progress* is told (done, known total, note) after each step, and
+    *on_left* at the end what could not be taken from the spool, in sentences.
 
     Raises
     ------
@@ -89,8 +91,12 @@ def run_once(
             service.start()
             _turn_until_over(service, clock)
             service.finish()
-        for path, why in sorted(service.spool.troubles.items()):
-            log.warning("left in the spool: %s: %s", path, why)
+        left = service.spool.troubles
+        if left:
+            # Paths may name patients: they are for the person who asked, not for a log.
+            log.warning("what could not be taken is left in the spool: %d paths", len(left))
+        if on_left is not None:
+            on_left([f"{path}: {why}" for path, why in sorted(left.items())])
         summary = status.summary_of(service.intake)
         if service.is_stopping:
             raise KeyboardInterrupt  # what is left is no result that a script should take for one

@@ -133,6 +133,18 @@ def test_the_folders_above_an_emptied_one_go_in_their_turn(spool: Spool) -> None
     assert spool.is_tidy
 
 
+def test_a_copy_of_a_cd_is_taken_though_its_folders_are_read_only(spool: Spool) -> None:
+    drop(spool.root / "cd/images/a", b"x")
+    for folder in ("cd/images", "cd"):
+        (spool.root / folder).chmod(0o555)
+    ((_, claim),) = spool.claim(list(spool.look()), NOW)
+    assert claim.path.read_bytes() == b"x"
+    assert spool.troubles == {}
+    spool.release(claim)
+    spool.tidy(older_than_ns=2**63)
+    assert not (spool.root / "cd").exists()
+
+
 def test_our_own_tidying_does_not_keep_the_folders_above(spool: Spool) -> None:
     for name in ("cd/images/a", "cd/images/deep/b", "cd/more/c"):
         drop(spool.root / name, b"x")
