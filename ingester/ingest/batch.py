@@ -1,9 +1,10 @@
 """Decided files gathered for one commit.
 
 A commit costs the same few flushes for one file as for sixty, so files whose fate is
-decided are gathered for a moment.  A batch holds no UID twice, because the verdict on
-the second depends on the row of the first.  A file that must be read again leaves it,
-and goes before everything else that waits.
+decided are gathered for a moment.  Their bytes are being flushed meanwhile, and those
+whose flush has ended are committed while the others go on.  A batch holds no UID twice,
+because the verdict on the second depends on the row of the first.  A file that must be
+read again leaves it, and goes before everything else that waits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from ingester.ingest.values import (
 )
 from ingester.model import ArrivalRecord, Clock, Instance, Prepared
 from ingester.pool import Answer
+
+#: So many times its time a batch waits for the flushes of half its files.
+_PATIENCE = 4
 
 
 class Batch:
@@ -66,7 +70,7 @@ class Batch:
 
     def is_full_for(self, answer: Answer) -> bool:
         """Return whether the batch must be committed before this file can join."""
-        if len(self._entries) >= BATCH_FILES:
+        if len(self._entries) >= 2 * BATCH_FILES:
             return True
         if not isinstance(answer, Prepared) or not isinstance(answer.found, Instance):
             return False
@@ -89,14 +93,44 @@ class Batch:
             return
         age = self._clock.monotonic() - self._since
         is_full = len(self._entries) >= BATCH_FILES
-        if self._line.head is None or age >= BATCH_SECONDS or is_full:
+        if self._line.head is None:
             again = self.flush()
-            self._line.put_first(*again)
-            if again:
-                self._line.submit()
+        elif age >= BATCH_SECONDS or is_full:
+            is_patient = age < _PATIENCE * BATCH_SECONDS
+            durable = self._flushed()
+            if is_patient and durable < BATCH_FILES // 2:
+                return
+            again = self.flush(durable or None)
+        else:
+            return
+        self._line.put_first(*again)
+        if again:
+            self._line.submit()
 
-    def flush(self) -> list[Chunk]:
-        """Commit the batch; returns what must be read again before anything else."""
+    def _flushed(self) -> int:
+        """Return how many of the first entries need not be waited for."""
+        for count, entry in enumerate(self._entries):
+            if entry.flushing is not None and not entry.flushing.done():
+                return count
+        return len(self._entries)
+
+    def flush(self, count: int | None = None) -> list[Chunk]:
+        """Commit the first *count* entries, or all.
+
+        Returns what must be read again before anything else.
+        """
+        later = [] if count is None else self._entries[count:]
+        self._entries = self._entries[: len(self._entries) - len(later)]
+        try:
+            self._commit()
+        finally:
+            self._entries += later
+            self._uids = {each.instance.sop_instance_uid for each in self._entries if each.instance}
+        self._since = self._clock.monotonic()
+        again, self._again = self._again, []
+        return again
+
+    def _commit(self) -> None:
         while self._entries:
             try:
                 records, rest = self._publisher.commit(self._entries)
@@ -108,9 +142,6 @@ class Batch:
                 continue
             self._entries = rest
             self._on_committed(records)
-        self._uids = set()
-        again, self._again = self._again, []
-        return again
 
     def _read_again(self, met: Touched | CannotLink) -> None:
         entries = [met.entry]

@@ -70,7 +70,7 @@ class IngestSettings:
     sources: Mapping[str, SourceDefaults] = field(default_factory=dict)
     named_by_file: frozenset[str] = frozenset()
     is_network: Callable[[Path], bool] = _never
-    window: int = 128
+    window: int = 256
 
     def defaults_of(self, source: str) -> SourceDefaults:
         """Return what stands in where a source's files leave something out."""
