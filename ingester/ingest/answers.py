@@ -28,7 +28,6 @@ from ingester.model import (
 from ingester.pool import Answer
 from ingester.quarantine import FILE_ERRORS
 from ingester.settle import OVERRULED_AFTER
-from ingester.spool import Spool
 
 _logger = logging.getLogger(__name__)
 
@@ -47,10 +46,7 @@ _REMOVED = Refusal(
 class Answers:
     """Decides what becomes of a file, from what was read of it."""
 
-    def __init__(
-        self, spool: Spool, line: Line, waiting: Waiting, settings: IngestSettings
-    ) -> None:
-        self._spool = spool
+    def __init__(self, line: Line, waiting: Waiting, settings: IngestSettings) -> None:
         self._line = line
         self._waiting = waiting
         self._settings = settings
@@ -134,7 +130,6 @@ class Answers:
         if item.claim.arrival_id.count(".") > _NESTED_ONCE:
             words = "An archive file that is nested more than once is not unpacked."
             return Entry(item, prepared, refusal=Refusal(Reason.BOMB, words))
-        item.claim = self._spool.isolate(item.claim)
         return Unpacking(item, prepared, container)
 
     def _park(self, item: Item, prepared: Prepared | None, most: float) -> bool:

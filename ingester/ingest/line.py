@@ -147,7 +147,8 @@ class Line:
         try:
             for index, each in enumerate(self._line):
                 if isinstance(each, Unpacking):
-                    if index == 0 and each.future is None:
+                    is_ours = not each.item.claim.is_shared  # else its members have no place
+                    if index == 0 and each.future is None and is_ours:
                         containers.submit(each, self.pool(), self._settings, self._on_ready)
                 elif each.is_alone:
                     if index == 0 and each.future is None and each.results is None:

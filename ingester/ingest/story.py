@@ -89,7 +89,7 @@ class Ingest:
         self._publisher = Publisher(spool, archive, writer, self._line.pool, settings, clock)
         self._claiming = Claiming(spool, writer, self._line, settings, clock)
         self._waiting = Waiting(clock)
-        self._answers = Answers(spool, self._line, self._waiting, settings)
+        self._answers = Answers(self._line, self._waiting, settings)
         self._batch = Batch(self._publisher, self._line, clock, self._after_commit)
         self._containers = Containers(
             spool,

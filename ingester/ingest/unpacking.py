@@ -86,6 +86,8 @@ class Containers:
                 self._unpacked.append(head)
                 self._line.pop()
             return True
+        # It stays at the head of the line until this succeeds, so it may be repeated.
+        head.item.claim = self._spool.isolate(head.item.claim)
         if head.future is None:
             self._line.submit()
         if head.future is None or not head.future.done():

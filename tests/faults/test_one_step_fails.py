@@ -674,3 +674,27 @@ def test_from_a_share_nothing_is_lost_at_any_step(
         if not met:
             break
     assert steps > 50
+
+
+def test_an_archive_file_that_cannot_be_set_apart_now_waits_for_its_turn(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site")
+    drop(site.spool.root / "a", instance(1))
+    with zipfile.ZipFile(site.spool.root / "b.zip", "w") as archive:
+        archive.writestr("IMAGES/1", encoded(instance(2)))
+    left = [2]
+
+    def failing(name: str, path: str) -> None:
+        if name == "rename" and path.endswith("/in/b.zip") and left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    clock = HandClock()
+    site.clock = clock
+    with site.ingesting() as ingest, durable.observe(failing):
+        ingest.turn(look=True)
+        for _ in range(20):
+            clock.seconds += 61
+            ingest.turn(look=False)
+    assert left == [0]
+    assert site.outcomes() == {"archived": 2, "unpacked": 1}
+    site.check()
