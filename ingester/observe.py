@@ -27,10 +27,9 @@ _REPEAT_SECONDS = 60.0
 _MOST_REMEMBERED = 1000
 
 #: Libraries that quote header values or file names in their messages, and Python's warnings.
-_TALKATIVE = (
-    *("pydicom", "pynetdicom", "PIL", "imageio", "imageio_ffmpeg"),
-    *("watchdog", "py.warnings"),
-)
+_TALKATIVE = ("pydicom", "pynetdicom", "PIL", "imageio", "imageio_ffmpeg", "py.warnings")
+#: So does this one, but its warning of lost events must still reach `watch.py`.
+_OVERHEARD = "watchdog"
 
 
 def one_line(text: str) -> str:
@@ -150,3 +149,7 @@ def set_up_logging(
     logging.captureWarnings(True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    overheard = logging.getLogger(_OVERHEARD)
+    overheard.setLevel(logging.WARNING)
+    overheard.propagate = False
+    overheard.addHandler(logging.NullHandler())

@@ -91,6 +91,26 @@ def test_setting_up_twice_writes_once_and_to_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
+def test_a_warning_of_lost_events_is_kept_out_and_still_heard_by_who_listens() -> None:
+    stream = io.StringIO()
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    set_up_logging(level="error", style="text", stream=stream)
+    listener = Listener(logging.WARNING)
+    logging.getLogger("watchdog").addHandler(listener)
+    try:
+        logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
+    finally:
+        logging.getLogger("watchdog").removeHandler(listener)
+    assert heard == ["Inotify queue overflowed"]
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_a_log_file_that_was_rotated_is_made_again(tmp_path: Path) -> None:
     file = tmp_path / "ingester.log"
     set_up_logging(level="info", style="text", file=file, stream=io.StringIO())
