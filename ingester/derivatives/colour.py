@@ -94,11 +94,6 @@ def eight_bits(samples: NDArray[Any], bits_stored: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(samples.astype(np.uint8))
 
 
-def has_palette(header: Dataset) -> bool:
-    """Tell whether the header brings a usable palette."""
-    return palette(header) is not None
-
-
 def palette(header: Dataset) -> tuple[NDArray[np.uint8], int] | None:
     """Return the palette (entries, 3) in 8 bits and the first value mapped, or None."""
     tables = [_table(header, name) for name in _RGB]

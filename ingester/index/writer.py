@@ -140,15 +140,6 @@ class Writer:
         self._pending.reset()
         return self.run_in_transaction(lambda c: rows.drop_derivatives(c, kind, which))
 
-    def forget_derivative(self, instance_id: int, kind: Kind) -> None:
-        """Remove one row so that this derivative is made again."""
-        self._pending.reset()
-        self.run_in_transaction(
-            lambda c: c.execute(
-                "DELETE FROM derivatives WHERE instance_id = ? AND kind = ?", (instance_id, kind)
-            )
-        )
-
     def forget_derivative_at(self, path: str) -> bool:
         """Remove the row of the derivative at *path*, so that it is made again."""
         self._pending.reset()

@@ -76,11 +76,6 @@ class Landing:
         self._final: Path | None = None
         self.size_bytes = 0  # of the data set
 
-    @property
-    def is_streamed(self) -> bool:
-        """Whether a file exists already."""
-        return self._descriptor >= 0
-
     def feed(self, data: memoryview) -> bool:
         """Take bytes of the data set; True where a piece was written to the disk."""
         self._gathered += data

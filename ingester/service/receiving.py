@@ -102,11 +102,6 @@ class Receivers:
             receiver.stop(timeout)
         self._receivers = []
 
-    @property
-    def all_up(self) -> bool:
-        """Return whether every receiver that should run does."""
-        return all(receiver.state.is_up for receiver in self._receivers)
-
     def has_association(self, key: Key, origin: Origin) -> bool:
         """Return whether an association is open over which more of *key* may come.
 
