@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ingester.check.findings import Finding, FindingKind
 from ingester.model import ArrivalRecord, Instance, Outcome, Prepared, Stored, Version
+from ingester.moments import moment_of
 from ingester.pool import Answer, prepare_many
 from ingester.prepare import Limits, PrepareRequest
 
@@ -100,7 +100,7 @@ class ObjectReader:
 
 
 def _record(path: str, prepared: Prepared, instance: Instance, *, is_other: bool) -> ArrivalRecord:
-    at = archived_at(prepared.identity.mtime_ns)
+    at = moment_of(prepared.identity.mtime_ns)
     stored = Stored(
         path=path,
         sha256=prepared.sha256,
@@ -123,13 +123,6 @@ def _record(path: str, prepared: Prepared, instance: Instance, *, is_other: bool
         instance=instance,
         stored=stored,
     )
-
-
-def archived_at(mtime_ns: int) -> str:
-    """Return the moment of archiving: the file's time, to the microsecond."""
-    seconds, rest = divmod(mtime_ns // 1000, 1_000_000)
-    at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def arrival_id_of(path: str, mtime_ns: int) -> str:

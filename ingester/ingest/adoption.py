@@ -18,7 +18,6 @@ from dataclasses import replace
 from ingester import durable
 from ingester.archive import Archive
 from ingester.index.writer import Writer
-from ingester.ingest.moments import moment_of
 from ingester.ingest.sealing import Sealing, Touched
 from ingester.ingest.values import MOST_BREAKS, Entry, IngestSettings
 from ingester.model import (
@@ -33,6 +32,7 @@ from ingester.model import (
     moment,
     new_id,
 )
+from ingester.moments import moment_of
 from ingester.pool import prepare_many
 from ingester.prepare import PrepareRequest
 

@@ -26,11 +26,11 @@ from ingester.archive import Archive, Published
 from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
 from ingester.ingest.adoption import Adoption
-from ingester.ingest.moments import Moments
 from ingester.ingest.sealing import Sealing
 from ingester.ingest.values import Entry, IngestSettings
 from ingester.ingest.verdicts import Judge
 from ingester.model import ArrivalRecord, Clock, Reason, Refusal, moment
+from ingester.moments import Moments
 from ingester.quarantine import quarantine
 from ingester.spool import Spool
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ingester import durable
 from ingester.archive import CANNOT_LINK, NEVER_LINKS, OBJECT_MODE, Archive, Published
-from ingester.ingest.moments import Moments, mtime_ns_of
 from ingester.ingest.values import Entry
 from ingester.model import FileIdentity
+from ingester.moments import Moments, mtime_ns_of
 
 _FLUSHERS = 8
 

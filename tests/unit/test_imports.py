@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": set(),
     "durable": set(),
+    "moments": set(),
     "ignore": set(),
     "settle": set(),
     "wake": set(),
@@ -50,11 +51,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": {"durable"},
     "handover": {"durable", "spool", "sniff"},
     "ingest": {
-        "archive", "claims", "compare", "durable", "index", "pool", "prepare", "quarantine",
-        "settle", "spool", "unpack",
+        "archive", "claims", "compare", "durable", "index", "moments", "pool", "prepare",
+        "quarantine", "settle", "spool", "unpack",
     },
     "check": {
-        "archive", "compare", "durable", "index", "pool", "prepare", "quarantine", "spool",
+        "archive", "compare", "durable", "index", "moments", "pool", "prepare", "quarantine",
+        "spool",
     },
 }  # fmt: skip
 
