@@ -35,7 +35,14 @@ _TRANSIENT = frozenset(
         sqlite3.SQLITE_AUTH,
     }
 )
-_PAGE_BYTES = 4096
+#: What it means for people, where SQLite's own words do not say it.
+_MEANING = {
+    sqlite3.SQLITE_BUSY: "another program is changing it, perhaps a viewer with unsaved changes",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+PAGE_BYTES = 4096
+#: So long the writer waits for somebody else's lock before the caller is told.
+_PATIENCE_MS = 2000
 
 
 class Corrupt(IngesterError):
@@ -61,7 +68,8 @@ def translated(path: Path) -> Iterator[None]:
             raise Corrupt(f"The index {path} is damaged ({error}).") from error
         if code in _TRANSIENT:
             name = getattr(error, "sqlite_errorname", "")
-            raise Retry(f"The index {path} cannot be written now ({name}: {error}).") from error
+            meaning = _MEANING.get(code, str(error))
+            raise Retry(f"The index {path} cannot be used now: {meaning} ({name}).") from error
         raise
 
 
@@ -72,17 +80,17 @@ def connect_writer(path: Path, mode: int) -> sqlite3.Connection:
         os.close(durable.create(path, mode))
         durable.flush_folder(path.parent)
     connection = sqlite3.connect(
-        path, timeout=10.0, isolation_level=None, cached_statements=256, check_same_thread=False
+        path, isolation_level=None, cached_statements=256, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA busy_timeout = 10000")
+        be_patient(connection)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA mmap_size = 0")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")
-        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # counts for a new file only
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # counts for a new file only
         _refuse_foreign(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -91,6 +99,11 @@ def connect_writer(path: Path, mode: int) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def be_patient(connection: sqlite3.Connection, milliseconds: int = _PATIENCE_MS) -> None:
+    """Set how long the writer waits for locks; nobody is answered meanwhile."""
+    connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -104,9 +117,12 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         return _connect_reader(f"{uri}?mode=ro", path)
     except sqlite3.OperationalError as error:
         has_wal = path.with_name(path.name + "-wal").exists()
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or has_wal:
-            raise
-        if not path.exists():
+        # Which of the two it says depends on whether the folder or the file is shut.
+        is_shut = error.sqlite_errorcode & 0xFF in (
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+        )
+        if not is_shut or has_wal or not path.exists():
             raise
         return _connect_reader(f"{uri}?mode=ro&immutable=1", path)
 

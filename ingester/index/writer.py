@@ -23,7 +23,13 @@ from typing import Literal, TypeVar
 from ingester import durable
 from ingester.index import decisions, pending, rows
 from ingester.index.columns import PromotedColumn, add_columns
-from ingester.index.connection import connect_writer, translated
+from ingester.index.connection import (
+    PAGE_BYTES,
+    be_patient,
+    connect_writer,
+    is_missing,
+    translated,
+)
 from ingester.index.hierarchy import Hierarchy
 from ingester.index.migrations import keep_copy, migrate
 from ingester.index.rows import Event, NotRecorded
@@ -33,9 +39,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# About 32 MiB of log (four pages a record, by measurement): a checkpoint writes each
-# page once however often it changed, so it pays not to be early.
+# About 32 MiB of log (a changed row costs a page, by measurement): a checkpoint writes
+# each page once however often it changed, so it pays not to be early.
 _CHECKPOINT_PAGES = 8000
+# The log begins anew when nobody reads from it.  Where there is always somebody, it
+# grows; beyond this length the writer waits a moment for those who read just now.
+_LONG_LOG_PAGES = 4 * _CHECKPOINT_PAGES
+_PATIENCE_WITH_READERS_MS = 200
+_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
 class Writer:
@@ -49,7 +60,11 @@ class Writer:
         self._hierarchy: Hierarchy | None = None
         self._insert: rows.InstanceInsert | None = None
         self._pending = pending.LowMarks()
-        self._pages = 0
+        self._pages = 0  # written since the last checkpoint, about
+        self._log_pages = 0  # of the whole log, at the last checkpoint
+        self._held_pages = 0  # the same, where a reader would not let it go
+        #: Whether the write-ahead log may hold something: `checkpoint` when idle.
+        self.has_log = True
 
     @classmethod
     def open(cls, path: Path, *, columns: Sequence[str] = (), mode: int = 0o640) -> Writer:
@@ -112,9 +127,6 @@ class Writer:
             ids = self.run_in_transaction(
                 lambda c: self._inserts().each(c, records, failed, announce=announce)
             )
-        self._pages += len(records) * 4
-        if self._pages >= _CHECKPOINT_PAGES:
-            self.checkpoint(idle=False)
         if failed:
             raise NotRecorded(failed, ids)
         return ids
@@ -211,8 +223,11 @@ class Writer:
 
     def run_in_transaction(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Run *change* between BEGIN IMMEDIATE and COMMIT; roll back if it raises."""
+        if self._pages >= _CHECKPOINT_PAGES:
+            self.checkpoint(idle=False)
         with translated(self.path):
             connection = self._connect()
+            before = connection.total_changes
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 result = change(connection)
@@ -221,25 +236,40 @@ class Writer:
             except BaseException:
                 self._abandon()
                 raise
+        self._pages += connection.total_changes - before
+        self.has_log = True
         return result
 
+    @property
+    def held_log_bytes(self) -> int:
+        """Return how long the log is that a reader keeps from beginning anew, else 0."""
+        return self._held_pages * PAGE_BYTES
+
     def checkpoint(self, idle: bool) -> None:
-        """Move the write-ahead log into the database; when *idle*, empty it."""
+        """Move the write-ahead log into the database; when *idle*, empty it.
+
+        A reader in the middle of an answer keeps it from being emptied: then `has_log`
+        stays true, and the next call tries again.
+        """
         self._pages = 0
+        mode, patience = ("TRUNCATE", 0) if idle else ("PASSIVE", 0)
+        if not idle and self._log_pages >= _LONG_LOG_PAGES:
+            mode, patience = "RESTART", _PATIENCE_WITH_READERS_MS
         with translated(self.path):
             connection = self._connect()
             try:
                 durable.effect("checkpoint", self.path)
-                if idle:
-                    # A reader in the middle of an answer must not hold up the ingest.
-                    connection.execute("PRAGMA busy_timeout = 0")
-                connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if idle else 'PASSIVE'})")
+                be_patient(connection, patience)
+                row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                be_patient(connection)
             except sqlite3.DatabaseError:
                 self._abandon()
                 raise
-            finally:
-                if self._open_connection is not None:
-                    connection.execute("PRAGMA busy_timeout = 10000")
+        is_held, log_pages = bool(row[0]), int(row[1])
+        self._log_pages = log_pages if is_held or mode == "PASSIVE" else 0
+        if mode != "PASSIVE" or log_pages < _LONG_LOG_PAGES:
+            self._held_pages = log_pages if is_held else 0
+        self.has_log = is_held or not idle
 
     def snapshot(self, path: Path) -> None:
         """Put an ordinary (not WAL) copy of the index at *path*, atomically."""
@@ -262,6 +292,8 @@ class Writer:
 
     def _connect(self) -> sqlite3.Connection:
         if self._open_connection is None:
+            if is_missing(self.path):
+                self._make()
             connection = connect_writer(self.path, self._mode)
             try:
                 migrate(connection, self.path)
@@ -272,8 +304,25 @@ class Writer:
             self._open_connection = connection
             self._hierarchy = Hierarchy(connection)
             self._insert = rows.InstanceInsert(self._hierarchy, promoted)
+            self._pages += connection.total_changes  # back-filling may have been long
             self._pending.reset()
         return self._open_connection
+
+    def _make(self) -> None:
+        """Make an empty index, whole before it has its name: nobody reads half of one."""
+        aside = self.path.with_name(f"{self.path.name}.new")
+        for path in (aside, self.path):
+            # A log that its database did not outlive would be taken for the new one's.
+            for suffix in _SUFFIXES:
+                durable.unlink(path.with_name(path.name + suffix))
+        durable.unlink(aside)
+        connection = connect_writer(aside, self._mode)
+        try:
+            migrate(connection, aside)
+        finally:
+            connection.close()
+        durable.replace(aside, self.path)
+        durable.flush_folder(self.path.parent)
 
     def _promote(self, connection: sqlite3.Connection) -> tuple[PromotedColumn, ...]:
         connection.execute("BEGIN IMMEDIATE")

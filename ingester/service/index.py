@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _FILE_MODE = 0o640
 #: An index of this size is copied within about a second.
 _QUICK_BYTES = 128 << 20
+#: A log of this length is worth telling people.
+_LONG_LOG_BYTES = 1 << 30
 #: Told (done, total or None where nobody knows, note).
 Progress = Callable[[int, int | None, str], None]
 
@@ -69,6 +71,17 @@ def _opened(settings: Settings, *, check: bool) -> Writer:
 def _has_wal(path: Path) -> bool:
     wal = path.with_name(path.name + "-wal")
     return wal.exists() and wal.stat().st_size > 0
+
+
+def held_log(writer: Writer | None) -> str | None:
+    """Return why the index's log grows and grows, None where it does not."""
+    held = writer.held_log_bytes if writer is not None else 0
+    if held < _LONG_LOG_BYTES:
+        return None
+    return (
+        f"the index's log has grown to {held / (1 << 30):.1f} GiB, because some program has been "
+        "reading the index as it was long ago; it shrinks when that program ends"
+    )
 
 
 def _quick_check(path: Path) -> None:

@@ -30,7 +30,7 @@ from ingester.observe import described
 from ingester.service import answers, rooms, status
 from ingester.service.announce import Announcer
 from ingester.service.disks import Disks
-from ingester.service.index import Progress, Snapshots
+from ingester.service.index import Progress, Snapshots, held_log
 from ingester.service.intake import Intake, Stopped
 from ingester.service.notify import notify, watchdog_seconds
 from ingester.service.receiving import Receivers
@@ -84,7 +84,6 @@ class Service:
         self._progress = progress
         self._expected = 0  # files that lay in the spool at the start, for the progress
         self._must_look = True
-        self._is_dirty = False
         self._timers = Timers(clock)
         self._disks = Disks(settings)
         self._control: Control | None = None
@@ -228,7 +227,6 @@ class Service:
         self.wake.set()
 
     def _recorded(self, records: Sequence[ArrivalRecord]) -> None:
-        self._is_dirty = True
         self._snapshots.note_change()
         self._announcer.saw(records)
 
@@ -249,13 +247,13 @@ class Service:
         self.spool.tidy(older_than_ns=int(before * 1e9))
 
     def _settle_when_idle(self) -> None:
-        if not (self._is_dirty and self.intake.is_idle and self.intake.writer is not None):
+        writer = self.intake.writer
+        if writer is None or not (writer.has_log and self.intake.is_idle):
             return
         try:
-            self.intake.writer.checkpoint(idle=True)
+            writer.checkpoint(idle=True)
         except Retry as error:
             log.warning("the index's log cannot be emptied now: %s", error)
-        self._is_dirty = False
         if self.settings.index.snapshot is not None:
             self._snapshots.take_first()
 
@@ -367,6 +365,7 @@ class Service:
         found = [self.intake.trouble, deriving.trouble if deriving is not None else None]
         if self.intake.writer is None and self.intake.trouble is None:
             found.append("the index is being made again from the archive; files wait")
+        found.append(held_log(self.intake.writer))
         found += [f"the disk of the {name} is nearly full" for name in self._disks.low]
         files = [f"{path}: {why}" for path, why in sorted(self.spool.troubles.items())]
         return [each for each in found if each] + files
