@@ -62,6 +62,11 @@ class FormerIndex:
         if self.reader is not None:
             self.reader.close()
 
+    def promoted(self) -> list[str]:
+        """Return the keywords that have a column of their own in it."""
+        rows = self._rows("SELECT keyword FROM promoted_columns ORDER BY keyword")
+        return [row["keyword"] for row in rows]
+
     def remembered(self, record: ArrivalRecord) -> ArrivalRecord:
         """Return the record as the old index had it: name, batch, times, verdict."""
         assert record.stored is not None

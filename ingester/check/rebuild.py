@@ -3,7 +3,8 @@
     order      every object's (file time, path), so that "the first" is the same again
     read       the same `prepare` as for a file that arrives
     record     the same `Writer.record`
-    carry over what no file can tell, from the old index, where it can still be read
+    carry over what no file can tell, from the old index, where it can still be read,
+               and what people added to it
     swap       old files aside together, the new one in; nothing is deleted
 
 A crash before the swap leaves the old index untouched; the next attempt starts anew.
@@ -15,7 +16,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 
 from ingester import durable
+from ingester.check.additions import carry_additions
 from ingester.check.findings import Finding, Progress
 from ingester.check.former import FormerIndex
 from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
@@ -46,12 +48,16 @@ _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild made: rows, what could not be taken in, what was carried over."""
+    """What a rebuild made: rows, what could not be taken in, what was carried over.
+
+    `lost` says what people had added to the old index and could not be made again.
+    """
 
     objects: int
     findings: tuple[Finding, ...]
     carried: Mapping[str, int]
     kept_aside: Path | None
+    lost: tuple[str, ...] = ()
 
 
 def rebuild(
@@ -64,6 +70,7 @@ def rebuild(
     executor: Executor | None = None,
     defaults: Defaults = no_defaults,
     limits: Limits | None = None,
+    columns: Sequence[str] = (),
     mode: int = 0o640,
 ) -> Rebuilt:
     """Make the index again from the archive's tree, and put it in the old one's place.
@@ -75,6 +82,7 @@ def rebuild(
     spool : where set, quarantined files that no index knows get their row too
     executor : reads objects in other processes; None reads them here
     defaults : what the files of a source leave out, as for the ingest
+    columns : keywords with a column of their own; those that the old index had stay
 
     Raises
     ------
@@ -85,10 +93,11 @@ def rebuild(
     order = index.with_name(f"{index.name}.rebuild-order")
     _remove(new)
     _remove(order)
-    former = FormerIndex.open(_latest(index))
+    latest = _latest(index)
+    former = FormerIndex.open(latest)
     try:
         with closing(_Order(order, archive_root, our_names(archive_root, index))) as files:
-            writer = Writer.open(new, mode=mode)
+            writer = Writer.open(new, columns=[*columns, *former.promoted()], mode=mode)
             try:
                 reader = ObjectReader(archive_root, defaults, limits or Limits(), executor)
                 done, findings = _fill(writer, reader, former, files, progress)
@@ -101,8 +110,11 @@ def rebuild(
     finally:
         former.close()
         _remove(order)
+    added = carry_additions(latest, new)
+    if added.count:
+        former.carried["additions"] += added.count
     kept = _swap(new, index, clock)
-    return Rebuilt(done, tuple(findings), dict(former.carried), kept)
+    return Rebuilt(done, tuple(findings), dict(former.carried), kept, tuple(added.lost))
 
 
 def _fill(

@@ -17,7 +17,6 @@ from ingester.cli.progress import Progress
 from ingester.cli.site import Site
 from ingester.config import Settings
 from ingester.errors import Fatal
-from ingester.index.writer import Writer
 from ingester.model import SystemClock
 from ingester.service import rooms
 
@@ -124,9 +123,8 @@ def rebuild(site: Site, as_json: bool) -> None:
             executor=executor,
             defaults=_defaults(settings),
             limits=rooms.ingest_settings(settings, is_impatient=True).limits,
+            columns=settings.index.columns,
         )
-        # The columns that `[index] columns` asks for, filled from the headers.
-        Writer.open(settings.index.path, columns=settings.index.columns).close()
     findings = [asdict(finding) for finding in made.findings]
     if as_json:
         kept = str(made.kept_aside) if made.kept_aside is not None else None
@@ -134,6 +132,7 @@ def rebuild(site: Site, as_json: bool) -> None:
             {
                 "objects": made.objects,
                 "carried_over": dict(made.carried),
+                "not_carried_over": list(made.lost),
                 "kept_aside": kept,
                 "findings": findings,
             }
@@ -165,5 +164,7 @@ def _print_rebuilt(made: Rebuilt) -> None:
     screen.answer(f"the index is made again: {screen.plural(made.objects, 'object')}")
     for what, count in made.carried.items():
         screen.answer(f"carried over from the old index: {count:,} {what}")
+    for sentence in made.lost:
+        screen.answer(screen.printable(f"not carried over: {sentence}"))
     if made.kept_aside is not None:
         screen.answer(f"the old index is kept at {made.kept_aside}")

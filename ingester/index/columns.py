@@ -49,6 +49,11 @@ def snake_case(keyword: str) -> str:
     return parted.lower()
 
 
+def index_name(column: str) -> str:
+    """Return the name of the index on a promoted column."""
+    return f"instances_by_{column}"
+
+
 def promoted(keyword: str) -> PromotedColumn:
     """Return the column for *keyword*.
 
@@ -103,7 +108,7 @@ def add_columns(
             " WHERE headers.instance_id = instances.instance_id)"
         )
         connection.execute(
-            f'CREATE INDEX "instances_by_{column.name}" ON instances ("{column.name}")'
+            f'CREATE INDEX IF NOT EXISTS "{index_name(column.name)}" ON instances ("{column.name}")'
         )
         connection.execute(
             "INSERT INTO promoted_columns (keyword, column_name) VALUES (?, ?)",

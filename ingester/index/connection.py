@@ -8,19 +8,26 @@ stays what it is: a mistake of the program.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from ingester import durable
 from ingester.errors import Fatal, IngesterError, Retry
+from ingester.index.additions import quoted
+
+T = TypeVar("T")
 
 #: "INGS": what `PRAGMA application_id` of our index says.
 APPLICATION_ID = 0x494E4753
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_TRANSIENT = frozenset(
+#: Primary result codes that are the world's fault.
+TRANSIENT = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -43,6 +50,8 @@ _MEANING = {
 PAGE_BYTES = 4096
 #: So long the writer waits for somebody else's lock before the caller is told.
 _PATIENCE_MS = 2000
+#: What SQLite says of an index whose expression needs a function it does not have.
+_UNREADABLE = re.compile(r"malformed database schema \((.*)\) - (unknown function|unsafe use)")
 
 
 class Corrupt(IngesterError):
@@ -64,9 +73,16 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if (strange := _UNREADABLE.match(str(error))) is not None:
+            # Nothing of ours needs more than the oldest SQLite has, so somebody added it.
+            raise Retry(
+                f"The index {path} holds an index {strange[1]} that was made with a newer SQLite "
+                f"and that this one ({sqlite3.sqlite_version}) cannot read. Drop it with the "
+                "program that made it."
+            ) from error
         if code in _CORRUPT:
             raise Corrupt(f"The index {path} is damaged ({error}).") from error
-        if code in _TRANSIENT:
+        if code in TRANSIENT:
             name = getattr(error, "sqlite_errorname", "")
             meaning = _MEANING.get(code, str(error))
             raise Retry(f"The index {path} cannot be used now: {meaning} ({name}).") from error
@@ -84,7 +100,7 @@ def connect_writer(path: Path, mode: int) -> sqlite3.Connection:
     )
     try:
         be_patient(connection)
-        connection.execute("PRAGMA trusted_schema = OFF")
+        _distrust_schema(connection)
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA mmap_size = 0")
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -112,9 +128,30 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     Where the folder cannot be written and nobody has the index open, SQLite cannot
     make the shared memory that WAL needs: then the file is read as immutable.
     """
+    return _first_that_opens(path, lambda uri: _connect_reader(uri, path))
+
+
+def attach_reading(connection: sqlite3.Connection, path: Path, schema: str) -> None:
+    """Let a connection (opened with `uri=True`) read another index as *schema*.
+
+    It is opened as `connect_reader` would.
+    """
+
+    def attach(uri: str) -> None:
+        connection.execute(f"ATTACH ? AS {quoted(schema)}", (uri,))
+        try:
+            connection.execute(f"SELECT count(*) FROM {quoted(schema)}.sqlite_master")
+        except sqlite3.DatabaseError:
+            connection.execute(f"DETACH {quoted(schema)}")
+            raise
+
+    _first_that_opens(path, attach)
+
+
+def _first_that_opens(path: Path, opened: Callable[[str], T]) -> T:
     uri = path.absolute().as_uri()
     try:
-        return _connect_reader(f"{uri}?mode=ro", path)
+        return opened(f"{uri}?mode=ro")
     except sqlite3.OperationalError as error:
         has_wal = path.with_name(path.name + "-wal").exists()
         # Which of the two it says depends on whether the folder or the file is shut.
@@ -124,7 +161,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         )
         if not is_shut or has_wal or not path.exists():
             raise
-        return _connect_reader(f"{uri}?mode=ro&immutable=1", path)
+        return opened(f"{uri}?mode=ro&immutable=1")
 
 
 def _connect_reader(uri: str, path: Path) -> sqlite3.Connection:
@@ -136,16 +173,54 @@ def _connect_reader(uri: str, path: Path) -> sqlite3.Connection:
         # A name nobody could decode must not make a whole answer unreadable.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
+        _distrust_schema(connection)
         connection.execute("PRAGMA mmap_size = 0")
         _refuse_foreign(connection, path)
-        # Their first use declares a table, which an authoriser set later would refuse.
-        for function in ("json_each('[]')", "json_tree('[]')", "pragma_table_info('x')"):
-            connection.execute(f"SELECT 1 FROM {function}").fetchall()
+        _declare_tables(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _distrust_schema(connection: sqlite3.Connection) -> None:
+    """Let views and indexes call harmless functions only, where JSON counts as such.
+
+    An older SQLite would refuse every statement on an index that somebody made with
+    `json_extract`, and would call the database malformed.
+    """
+    if _trusts_json():
+        connection.execute("PRAGMA trusted_schema = OFF")
+
+
+@lru_cache(maxsize=1)
+def _trusts_json() -> bool:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("CREATE VIEW probe AS SELECT json_extract('{}', '$')")
+        try:
+            connection.execute("SELECT * FROM probe").fetchall()
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+
+def _declare_tables(connection: sqlite3.Connection) -> None:
+    """Use every virtual table once, also those that somebody added (full text).
+
+    Their first use declares a table, which an authoriser set later would refuse.
+    """
+    virtual = connection.execute(
+        "SELECT name FROM pragma_table_list WHERE type = 'virtual' AND schema = 'main'"
+    ).fetchall()
+    added = [quoted(row[0]) for row in virtual]
+    for each in ("json_each('[]')", "json_tree('[]')", "pragma_table_info('x')", *added):
+        try:
+            connection.execute(f"SELECT 1 FROM {each} LIMIT 0").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+                raise
+            # Its module is not here: whoever asks for it is told so.
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:

@@ -2,8 +2,12 @@
 
 `PRAGMA user_version` counts the steps taken.  Step 1 is `schema.sql`; each later one
 is a function of its own.  Before an index that holds something is changed, a copy is
-kept beside it (`index.db.v<N>`).  Views hold no data: they are made anew whenever
-their text changed.
+kept beside it (`index.db.v<N>`).  Our views hold no data: they are made anew when their
+text changed.  What people have added to the index is kept (`additions.py`).
+
+A step finds neither views nor triggers, and foreign keys are not enforced while it
+runs: it may rename, drop and make tables anew.  A view of ours that is given up is
+dropped by a step, because all that nobody knows as ours is somebody's own.
 """
 
 from __future__ import annotations
@@ -12,11 +16,14 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 
 from ingester import durable
 from ingester.errors import Fatal
+from ingester.index.additions import names_in, put_back, quoted, set_aside
+from ingester.index.columns import index_name
 from ingester.index.connection import APPLICATION_ID
 
 log = logging.getLogger(__name__)
@@ -66,19 +73,73 @@ def migrate(
         )
     if 0 < version < len(migrations):
         keep_copy(connection, path.with_name(f"{path.name}.v{version}"))
-    for number, step in enumerate(migrations[version:], start=version + 1):
-        log.info("index: migrating to schema %d", number)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    # Inside a transaction this pragma would change nothing.
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        for number in range(version, len(migrations)):
+            log.info("index: migrating to schema %d", number + 1)
+            _change(connection, path, migrations[:number], migrations[number])
+    finally:
+        connection.execute("PRAGMA foreign_keys = ON")
+    have = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
+    if any(have.get(name) != text for name, text in _views().items()):
+        _change(connection, path, migrations, None)
+
+
+@contextmanager
+def empty_index(migrations: Sequence[Migration] = MIGRATIONS) -> Iterator[sqlite3.Connection]:
+    """Make the tables that these steps make, in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for step in migrations:
             step(connection)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {number}")
-            durable.effect("commit", path)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-    _renew_views(connection, path)
+        yield connection
+
+
+def ours_in(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> frozenset[str]:
+    """Return what is ours, in lower case, in an index that these steps have made.
+
+    Among it are the views that bear the names of ours, and the indexes of promoted
+    columns.
+    """
+    with empty_index(migrations) as empty:
+        ours = set(names_in(empty))
+    views = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")
+    ours |= {row[0].lower() for row in views.fetchall()} & {name.lower() for name in _views()}
+    if "promoted_columns" in names_in(connection):
+        rows = connection.execute("SELECT column_name FROM promoted_columns").fetchall()
+        ours |= {index_name(row[0]).lower() for row in rows}
+    return frozenset(ours)
+
+
+def _change(
+    connection: sqlite3.Connection,
+    path: Path,
+    before: Sequence[Migration],
+    step: Migration | None,
+) -> None:
+    """Take a step, or only renew our views, in one transaction with its record."""
+    after = (*before, step) if step is not None else tuple(before)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        ours = ours_in(connection, before)
+        wanted = ours_in(connection, after) | {name.lower() for name in _views()}
+        kept = set_aside(connection, ours, wanted - ours, with_indexes=step is not None)
+        for name in _views():
+            connection.execute(f"DROP VIEW IF EXISTS {quoted(name)}")
+        if step is not None:
+            step(connection)
+        for text in _views().values():
+            connection.execute(text)
+        lost = put_back(connection, kept)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(after)}")
+        durable.effect("commit", path)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    for addition in lost:
+        log.warning("index: %s, which was added to it, does not fit it any more", addition)
 
 
 def keep_copy(connection: sqlite3.Connection, target: Path, mode: int = 0o640) -> None:
@@ -99,27 +160,10 @@ def keep_copy(connection: sqlite3.Connection, target: Path, mode: int = 0o640) -
     durable.flush_folder(target.parent)
 
 
-def _renew_views(connection: sqlite3.Connection, path: Path) -> None:
-    wanted = {_name(text): text.strip().rstrip(";") for text in statements(sql_file("views.sql"))}
-    have = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
-    if {name: _from_create(text) for name, text in wanted.items()} == have:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for name in have:
-            connection.execute(f'DROP VIEW "{name}"')
-        for text in wanted.values():
-            connection.execute(text)
-        durable.effect("commit", path)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _from_create(statement: str) -> str:
-    return statement[statement.index("CREATE VIEW") :]
-
-
-def _name(statement: str) -> str:
-    return _from_create(statement).split()[2]
+def _views() -> dict[str, str]:
+    """Return the text of our views by name, as SQLite keeps it."""
+    found = {}
+    for statement in statements(sql_file("views.sql")):
+        text = statement[statement.index("CREATE VIEW") :].strip().rstrip(";")
+        found[text.split()[2]] = text
+    return found

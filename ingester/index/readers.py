@@ -35,7 +35,7 @@ _READING = frozenset(
 )
 _LOOKING = frozenset(
     {
-        "application_id", "collation_list", "compile_options", "database_list",
+        "application_id", "collation_list", "compile_options", "data_version", "database_list",
         "foreign_key_list", "function_list", "index_info", "index_list", "index_xinfo",
         "pragma_list", "table_info", "table_list", "table_xinfo", "user_version",
     }

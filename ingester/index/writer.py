@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ingester import durable
+from ingester.errors import Retry
 from ingester.index import decisions, pending, rows
+from ingester.index.additions import unusable
 from ingester.index.columns import PromotedColumn, add_columns
 from ingester.index.connection import (
     PAGE_BYTES,
@@ -31,8 +33,9 @@ from ingester.index.connection import (
     translated,
 )
 from ingester.index.hierarchy import Hierarchy
-from ingester.index.migrations import keep_copy, migrate
+from ingester.index.migrations import MIGRATIONS, keep_copy, migrate, ours_in
 from ingester.index.rows import Event, NotRecorded
+from ingester.index.words import listed
 from ingester.model import ArrivalRecord, Derivative, Kind, KnownVersion
 
 log = logging.getLogger(__name__)
@@ -233,6 +236,12 @@ class Writer:
                 result = change(connection)
                 durable.effect("commit", self.path)
                 connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                hindrance = self._hindrance(connection, error)
+                self._abandon()
+                if hindrance is not None:
+                    raise hindrance from error
+                raise
             except BaseException:
                 self._abandon()
                 raise
@@ -334,6 +343,23 @@ class Writer:
             connection.execute("ROLLBACK")
             raise
         return promoted
+
+    def _hindrance(
+        self, connection: sqlite3.Connection, error: sqlite3.OperationalError
+    ) -> Retry | None:
+        """Return what to tell where a statement fails that ours alone could not make fail.
+
+        An index or trigger that somebody put on our tables runs with every row of ours.
+        """
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
+            return None
+        blamed = unusable(connection, ours_in(connection, MIGRATIONS))
+        if not blamed:
+            return None
+        return Retry(
+            f"The index {self.path} cannot be written because of what was added to its tables: "
+            f"{listed([str(each) for each in blamed])}. Drop it with the program that made it."
+        )
 
     def _abandon(self) -> None:
         """Close a connection whose state nobody knows; the next call opens anew.

@@ -166,8 +166,11 @@ def _rebuild(settings: Settings, clock: Clock, progress: Progress | None) -> Non
             executor=executor,
             defaults=rooms.source_defaults(settings),
             limits=rooms.ingest_settings(settings, is_impatient=True).limits,
+            columns=settings.index.columns,
             mode=_FILE_MODE,
         )
     log.warning("the index is made again: %d objects", made.objects)
     for finding in made.findings:
         log.warning("not taken in: %s: %s", finding.kind, finding.path)
+    for sentence in made.lost:
+        log.warning("not carried over: %s", sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ingester.model import (
 from tests.factory import drop, encoded, instance
 from tests.inline import InlineExecutor
 from tests.site import Site
+from tests.unit.index.test_additions import NAMES, add
 
 IMPLICIT = "1.2.840.10008.1.2"
 #: What must be the same again after a rebuild from the tree alone.
@@ -367,6 +369,66 @@ def test_a_missing_index_takes_what_the_one_kept_aside_last_tells(full: Site) ->
         file.unlink()
     rebuilt(full)
     assert (contents(full), contents(full, CARRIED)) == before
+
+
+def test_a_rebuild_carries_over_what_people_added(full: Site) -> None:
+    add(full.index)
+    add(
+        full.index,
+        "ALTER TABLE studies ADD COLUMN remark TEXT;"
+        "CREATE VIRTUAL TABLE people USING fts5 (patient_name_folded, content = 'patients');"
+        "CREATE INDEX remarks ON studies (remark);",
+    )
+    before = contents(full), contents(full, CARRIED)
+    done = rebuilt(full)
+    assert done.lost == (
+        "the column remark of studies is not carried over",
+        "the index remarks cannot be made again",
+    )
+    assert done.carried["additions"] == len(NAMES) + 1
+    assert full.rows("SELECT note FROM notes WHERE study_instance_uid = '1.2.3'") == ["look again"]
+    assert full.rows("SELECT rowid FROM words WHERE words MATCH 'liver'") == [7]
+    (patient,) = full.rows("SELECT patient_key FROM patients WHERE patient_name = 'Family1^Given1'")
+    assert full.rows("SELECT rowid FROM people WHERE people MATCH 'family1'") == [patient]
+    assert full.rows("SELECT count(*) FROM my_ct_today") == full.rows("SELECT count(*) FROM images")
+    assert full.rows("SELECT line FROM log LIMIT 1") == ["look again"]
+    assert set(full.rows("SELECT name FROM sqlite_master")) >= NAMES
+    assert (contents(full), contents(full, CARRIED)) == before
+    full.check()
+    again = rebuilt(full)
+    assert (again.lost, again.carried["additions"]) == ((), len(NAMES) + 1)
+
+
+def test_a_rebuild_saves_the_rows_of_their_tables_before_the_damage(full: Site) -> None:
+    with closing(sqlite3.connect(full.index, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE notes (note TEXT)")
+        connection.execute("BEGIN")
+        rows = ((f"{number:05d} " + "x" * 500,) for number in range(9000))
+        connection.executemany("INSERT INTO notes VALUES (?)", rows)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
+    data = bytearray(full.index.read_bytes())
+    page = data.rfind(b"08000 xxx") // 4096 * 4096
+    data[page : page + 4096] = os.urandom(4096)
+    full.index.write_bytes(bytes(data))
+    done = rebuilt(full)
+    assert done.lost == ("the table notes has lost rows that cannot be read in the old index",)
+    saved = full.rows("SELECT substr(note, 1, 5) FROM notes ORDER BY rowid")
+    assert saved == [f"{number:05d}" for number in range(len(saved))]
+    assert len(saved) >= 7000
+    full.check()
+
+
+def test_a_rebuild_keeps_columns_that_were_promoted_before(full: Site) -> None:
+    writer = Writer.open(full.index, columns=["StudyTime", "BitsStored", "PixelRepresentation"])
+    writer.close()
+    add(full.index, "CREATE VIEW signed AS SELECT * FROM images WHERE pixel_representation = 1;")
+    before = contents(full)
+    assert rebuilt(full, columns=["HighBit"]).lost == ()
+    assert contents(full)[:3] == before[:3]
+    assert full.rows("SELECT DISTINCT pixel_representation, high_bit FROM instances") == [(0, 11)]
+    assert full.rows("SELECT count(*) FROM signed") == [0]
+    full.check()
 
 
 def test_a_source_may_leave_out_its_issuer(full: Site) -> None:

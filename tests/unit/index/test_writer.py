@@ -53,7 +53,7 @@ def test_a_new_index_is_ours_and_not_for_everybody(writer: Writer, path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
     assert ask(writer, "PRAGMA application_id") == [0x494E4753]
     pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0,
-               "trusted_schema": 0, "wal_autocheckpoint": 0, "busy_timeout": 2000}  # fmt: skip
+               "wal_autocheckpoint": 0, "busy_timeout": 2000}  # fmt: skip
     connection = writer._connect()
     for name, value in pragmas.items():
         assert connection.execute(f"PRAGMA {name}").fetchone()[0] == value, name
