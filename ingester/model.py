@@ -365,6 +365,7 @@ class ArrivalRecord:
 
     Where the outcome is archived, variant or conflict, `instance` and `stored` say
     what the index shall hold of it; a duplicate names the stored one by `instance_id`.
+    A rebuild names there the id that an object had; else the index gives it one.
     """
 
     arrival_id: str

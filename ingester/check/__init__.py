@@ -4,17 +4,20 @@
 about it without losing a byte.  `rebuild` makes the index again from the tree alone.
 """
 
+from ingester.check.differences import Difference, compared
 from ingester.check.findings import Finding, FindingKind, Findings
 from ingester.check.rebuild import Rebuilt, rebuild
 from ingester.check.repair import Repaired, repair
 from ingester.check.verify import verify
 
 __all__ = [
+    "Difference",
     "Finding",
     "FindingKind",
     "Findings",
     "Rebuilt",
     "Repaired",
+    "compared",
     "rebuild",
     "repair",
     "verify",

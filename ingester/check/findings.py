@@ -28,6 +28,8 @@ class FindingKind(StrEnum):
     QUARANTINED_WITHOUT_ROW = "quarantined-without-row"
     NOT_AN_OBJECT = "not-an-object"
     SECOND_CURRENT = "second-current"
+    SECOND_COPY = "second-copy"
+    MISPLACED = "misplaced"
 
 
 _MESSAGES = {
@@ -56,6 +58,10 @@ _MESSAGES = {
     "of that name. It stays where it is, without a row.",
     FindingKind.SECOND_CURRENT: "A second file claims to be the same object; both are kept, and "
     "the older one is current.",
+    FindingKind.SECOND_COPY: "Byte for byte the same object lies in the archive twice. This copy "
+    "has no row and may be removed.",
+    FindingKind.MISPLACED: "The object does not lie where its source, Study Date and UIDs put it: "
+    "somebody moved it. It has its row where it lies.",
 }
 
 

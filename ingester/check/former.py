@@ -1,208 +1,179 @@
-"""What only the old index knows: read where it can still be read, row by row.
+"""The index that is being replaced: what only it knows, where it can still be read.
 
-A damaged index often has good pages left.  Each question that fails is the end of
-that table and of nothing else; how much was carried over is told.
+A damaged index has whole pages left as a rule: what can be read of each table is
+taken, the rest is told.  One of an older schema is copied and brought up to date
+first; one of somebody else is none.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ingester.check import salvage
+from ingester.check.differences import columns_of, own_tables
+from ingester.check.notes import Notes
+from ingester.check.salvage import Losses
 from ingester.errors import Fatal, Retry
-from ingester.index import decisions
-from ingester.index.connection import Corrupt
-from ingester.index.readers import Reader
-from ingester.index.writer import Writer
-from ingester.model import ArrivalRecord, Outcome, Version
+from ingester.index.columns import promoted
+from ingester.index.connection import connect_reader, is_missing
+from ingester.index.migrations import MIGRATIONS, keep_copy, migrate
+from ingester.index.names import normalised
 
 log = logging.getLogger(__name__)
 
-_PAGE_ROWS = 1_000
-_ARRIVAL = (
-    "arrival_id", "source", "batch", "original_name", "arrived_at", "finished_at",
-    "size_bytes", "sha256", "outcome", "reason", "detail", "message", "retried_as",
-    "resolved_at",
+_OUR_TABLES = frozenset({"patients", "studies", "series", "instances", "headers", "arrivals"})
+_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
+_INSTANCE = (
+    "instance_id", "path", "sop_instance_uid", "sha256", "size_bytes", "data_set_sha256",
+    "archived_at", "version",
 )  # fmt: skip
-_DERIVATIVE = (
-    "kind", "status", "reason", "path", "pipeline_version", "made_at", "detail", "fps",
-)  # fmt: skip
-_EVENT = ("event_id", "at", "kind", "study_instance_uid", "detail")
-_RESOLUTION = (
-    "resolution_id", "at", "decision", "arrival_id", "study_instance_uid", "path", "note",
-)  # fmt: skip
+_BROUGHT_AN_OBJECT = frozenset({"archived", "variant", "conflict"})
 
 
 @dataclass(slots=True)
 class FormerIndex:
-    """The index that is being replaced."""
+    """The old index; `connection` is None where none can be read."""
 
-    reader: Reader | None
-    carried: Counter[str] = field(default_factory=Counter)
-    is_damaged: bool = False
+    path: Path
+    connection: sqlite3.Connection | None
+    losses: Losses
+    database: Path | None = None  # what is read: the index, or its copy of today's schema
+    is_unreadable: bool = False
+    _tables: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: Path) -> FormerIndex:
-        """Open what is left of an index; there may be nothing."""
+    def open(cls, path: Path, scratch: Path) -> FormerIndex:
+        """Open what is left of an index; there may be nothing.
+
+        *scratch* is where a copy of an index of an older schema may lie; the caller
+        removes it afterwards.
+
+        Raises
+        ------
+        Fatal : a database of somebody else
+        Retry : it cannot be opened now
+        """
+        losses = Losses(path)
+        if is_missing(path):
+            return cls(path, None, losses)
         try:
-            return cls(Reader.open(path))
-        except (Corrupt, Fatal, Retry, sqlite3.DatabaseError) as error:
-            if path.exists():
-                log.warning("index: nothing can be carried over from the old one: %s", error)
-            return cls(None, is_damaged=path.exists())
+            database, connection = _connect(path, scratch)
+            return cls(path, connection, losses, database, _tables=own_tables(connection))
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
+                raise Retry(f"The index {path} cannot be opened now ({error}).") from error
+            log.warning("index: nothing can be carried over from the old one: %s", error)
+            return cls(path, None, losses, is_unreadable=True)
 
     def close(self) -> None:
         """Close it."""
-        if self.reader is not None:
-            self.reader.close()
+        if self.connection is not None:
+            self.connection.close()
 
-    def promoted(self) -> list[str]:
-        """Return the keywords that have a column of their own in it."""
-        rows = self._rows("SELECT keyword FROM promoted_columns ORDER BY keyword")
-        return [row["keyword"] for row in rows]
+    @property
+    def was_there(self) -> bool:
+        """Return whether there is an old index at all."""
+        return self.connection is not None or self.is_unreadable
 
-    def remembered(self, record: ArrivalRecord) -> ArrivalRecord:
-        """Return the record as the old index had it: name, batch, times, verdict."""
-        assert record.stored is not None
-        rows = self._rows(
-            "SELECT a.*, i.version, i.sha256 AS stored_sha256 FROM instances AS i"
-            " JOIN arrivals AS a ON a.instance_id = i.instance_id"
-            " WHERE i.path = ? AND a.outcome IN ('archived', 'variant', 'conflict')"
-            " ORDER BY a.finished_at, a.arrival_id LIMIT 1",
-            (record.stored.path,),
-        )
-        if not rows or rows[0]["stored_sha256"] != record.sha256:
-            return record  # unknown there, or not the bytes that were known
-        row = rows[0]
-        outcome = Outcome(row["outcome"])
-        detail = row["detail"]
-        return replace(
-            record,
-            arrival_id=row["arrival_id"],
-            batch=row["batch"],
-            original_name=row["original_name"],
-            arrived_at=row["arrived_at"],
-            finished_at=row["finished_at"],
-            outcome=outcome,
-            detail=detail if isinstance(detail, dict) else {},
-            stored=replace(record.stored, version=_version(outcome)),
-        )
+    @property
+    def damaged(self) -> set[str]:
+        """Return the tables that could not be read to their end, as far as was tried."""
+        return set(_OUR_TABLES) if self.is_unreadable else self.losses.tables
 
-    def carry_over(self, writer: Writer) -> None:
-        """Put everything else of the old index into the new one."""
-        self._carry_arrivals(writer)
-        self._carry(
-            writer,
-            "derivatives",
-            _DERIVATIVE,
-            "SELECT {columns}, i.path AS instance_path FROM derivatives AS d"
-            " JOIN instances AS i ON i.instance_id = d.instance_id",
-            "INSERT OR IGNORE INTO derivatives ({names}, instance_id)"
-            " SELECT {marks}, instance_id FROM instances WHERE path = ?",
-            prefix="d.",
-        )
-        self._carry(writer, "events", _EVENT)
-        self._carry(writer, "resolutions", _RESOLUTION)
-        self._carry(writer, "claim_attempts", ("arrival_id", "attempts"))
-        self._decide_again(writer)
+    def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield what can be read of a table; columns that it has not yet are None."""
+        if self.connection is not None and table in self._tables:
+            yield from salvage.rows(self.connection, table, columns, self.losses)
 
-    def _carry_arrivals(self, writer: Writer) -> None:
-        # Those of archived objects are there already, but not what a person decided.
-        self._carry(
-            writer,
-            "arrivals",
-            _ARRIVAL,
-            "SELECT {columns}, i.path AS instance_path FROM arrivals AS a"
-            " LEFT JOIN instances AS i ON i.instance_id = a.instance_id",
-            "INSERT INTO arrivals ({names}, instance_id)"
-            " VALUES ({marks}, (SELECT instance_id FROM instances WHERE path = ?))"
-            " ON CONFLICT (arrival_id) DO UPDATE SET retried_as = excluded.retried_as,"
-            " resolved_at = excluded.resolved_at, outcome = excluded.outcome",
-            prefix="a.",
-        )
-
-    def _carry(
-        self,
-        writer: Writer,
-        table: str,
-        columns: tuple[str, ...],
-        select: str = "",
-        insert: str = "",
-        prefix: str = "",
-    ) -> None:
-        """Copy a table in pages; a page that cannot be read ends it."""
-        select = select or f"SELECT {{columns}} FROM {table}"
-        insert = insert or f"INSERT OR REPLACE INTO {table} ({{names}}) VALUES ({{marks}})"
-        names = ", ".join(columns)
-        question = select.format(columns=", ".join(prefix + name for name in columns))
-        statement = insert.format(names=names, marks=", ".join("?" * len(columns)))
-        for page in self._pages(question):
-            writer.run_in_transaction(partial(_put, statement, page))
-            self.carried[table] += len(page)
-
-    def _decide_again(self, writer: Writer) -> None:
-        """Make current again what a person had made current, in the same order."""
-        paths = [
-            row["path"]
-            for row in self._rows(
-                "SELECT path FROM resolutions WHERE decision = 'make-current'"
-                " AND path IS NOT NULL ORDER BY resolution_id"
-            )
-        ]
-
-        def decide(connection: sqlite3.Connection) -> None:
-            for path in paths:
-                row = connection.execute(
-                    "SELECT instance_id FROM instances WHERE path = ?", (path,)
-                ).fetchone()
-                if row is not None:
-                    decisions.make_current(connection, row[0])
-            connection.executemany(
-                "UPDATE contradictions SET resolved_at = ? WHERE level = ? AND uid = ?"
-                " AND attribute = ? AND value = ?",
-                settled,
-            )
-
-        settled = [
-            (row["resolved_at"], row["level"], row["uid"], row["attribute"], row["value"])
-            for row in self._rows("SELECT * FROM contradictions WHERE resolved_at IS NOT NULL")
-        ]
-        writer.run_in_transaction(decide)
-
-    def _pages(self, question: str) -> Iterator[list[tuple[Any, ...]]]:
-        if self.reader is None:
-            return
-        try:
-            cursor = self.reader.connection.execute(question)
-            while page := cursor.fetchmany(_PAGE_ROWS):
-                yield [tuple(row) for row in page]
-        except sqlite3.DatabaseError as error:
-            self._lost(error)
-
-    def _rows(self, question: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-        if self.reader is None:
+    def columns(self, table: str) -> list[str]:
+        """Return the columns of a table, none where it cannot tell."""
+        if self.connection is None:
             return []
         try:
-            return self.reader.rows(question, values)
-        except (Corrupt, Retry, sqlite3.DatabaseError) as error:
-            self._lost(error)
+            return columns_of(self.connection, table)
+        except sqlite3.Error as error:
+            self.losses.note(table, error)
             return []
 
-    def _lost(self, error: Exception) -> None:
-        if not self.is_damaged:
-            log.warning("index: part of the old one cannot be read: %s", error)
-        self.is_damaged = True
+    def promoted_keywords(self) -> list[str]:
+        """Return the keywords that have a column of their own, in their order."""
+        have = self.columns("instances")
+        told = [
+            (column, keyword)
+            for keyword, column in self.rows("promoted_columns", ("keyword", "column_name"))
+            if column in have and _can_be_promoted(keyword)
+        ]
+        return [keyword for _, keyword in sorted(told, key=lambda each: have.index(each[0]))]
+
+    def tell(self, notes: Notes) -> None:
+        """Note every object that it knows, what brought it, and the patients' keys."""
+        notes.add_known(self.rows("instances", _INSTANCE))
+        notes.add_arrivals(
+            row
+            for row in self.rows("arrivals", ("instance_id", "sha256", "arrival_id", "outcome"))
+            if row[3] in _BROUGHT_AN_OBJECT
+        )
+        notes.add_patients(
+            (identity(*row[1:]), row[0])
+            for row in self.rows("patients", ("patient_key", *IDENTITY))
+            if isinstance(row[0], int) and row[0] > 0
+        )
 
 
-def _put(statement: str, page: list[tuple[Any, ...]], connection: sqlite3.Connection) -> None:
-    connection.executemany(statement, page)
+#: What tells patients apart, the name as the first object wrote it.
+IDENTITY = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
 
 
-def _version(outcome: Outcome) -> Version:
-    return Version.CURRENT if outcome is Outcome.ARCHIVED else Version(outcome.value)
+def identity(patient_id: Any, issuer: Any, name: Any, birth_date: Any) -> str:
+    """Return the identity of a row of `patients` as one text."""
+    name = normalised(name) if isinstance(name, str) else ""
+    parts = [patient_id or "", issuer or "", name, birth_date or ""]
+    return json.dumps(parts, default=str)
+
+
+def _connect(path: Path, scratch: Path) -> tuple[Path, sqlite3.Connection]:
+    try:
+        connection = connect_reader(path)
+    except Fatal:
+        # Perhaps it is ours, and its first page is damaged.
+        connection = connect_reader(path, refuse_foreign=False)
+        if _OUR_TABLES.difference(own_tables(connection)):
+            connection.close()
+            raise
+        return path, connection
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < len(MIGRATIONS) and _has_copy_of_today(path, scratch):
+        connection.close()
+        return scratch, connect_reader(scratch)
+    return path, connection
+
+
+def _has_copy_of_today(path: Path, scratch: Path) -> bool:
+    """Copy an index of an older schema and bring the copy up to date, if it is whole."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as old:
+            keep_copy(old, scratch)
+        with closing(sqlite3.connect(scratch, isolation_level=None)) as copy:
+            migrate(copy, scratch, keep=False)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
+            raise
+        log.warning("index: the old one cannot be brought up to date: %s", error)
+        return False
+    return True
+
+
+def _can_be_promoted(keyword: Any) -> bool:
+    try:
+        promoted(str(keyword))
+    except Fatal as error:
+        log.warning("index: a column of the old one is not made again: %s", error)
+        return False
+    return True

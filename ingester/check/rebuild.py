@@ -1,55 +1,65 @@
 """The index from the archive alone, into a new file that then takes the old one's place.
 
-    order      every object's (file time, path), so that "the first" is the same again
-    read       the same `prepare` as for a file that arrives
-    record     the same `Writer.record`
-    carry over what no file can tell, from the old index, where it can still be read,
-               and what people added to it
-    swap       old files aside together, the new one in; nothing is deleted
+    note        the tree's files, and what the old index knows, where it can be read
+    order       as the old index had them; what it does not know by (file time, path)
+    read        the same `prepare` as for a file that arrives
+    record      the same `Writer.record`
+    carry over  what no file can tell, from the old index, and what people added to it
+    compare     the new index with the old one
+    swap        old files aside together, the new one in; nothing is deleted
 
-A crash before the swap leaves the old index untouched; the next attempt starts anew.
+With a whole old index at hand the new one has the same rows with the same keys.  A
+crash before the swap leaves the old index untouched; the next attempt starts anew.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from ingester import durable
+from ingester.check import swap
 from ingester.check.additions import carry_additions
-from ingester.check.findings import Finding, Progress
+from ingester.check.carry import carry_over
+from ingester.check.differences import Difference, compared
+from ingester.check.findings import Finding, FindingKind, Progress
 from ingester.check.former import FormerIndex
-from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
-from ingester.check.repair import take_in
-from ingester.check.tree import object_files
+from ingester.check.notes import Known, Notes
+from ingester.check.objects import Defaults, Found, ObjectReader, Pool, home_of, no_defaults
+from ingester.check.repair import as_conflict, take_in
+from ingester.check.tree import FileKind, all_files
 from ingester.check.verify import our_names
 from ingester.check.versions import tell_variants
-from ingester.index.connection import is_missing
 from ingester.index.writer import Writer
-from ingester.model import Clock
+from ingester.model import ArrivalRecord, Clock, Outcome, Version
 from ingester.prepare import Limits
 from ingester.quarantine import Quarantined
 from ingester.spool import QUARANTINE
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
-_STAMP = re.compile(r"\.[0-9]{8}T[0-9]{12}Z", re.ASCII)
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_BATCH = 256
+_GONE = (
+    "The old index has this object, but its file is gone: it has no row any more. Restore the "
+    "file from a backup and run `verify --repair`, or send it again."
+)
+_CHANGED = (
+    "The file is not byte for byte what was archived, says the old index, and its row goes on to "
+    "say so. Restore it from a backup, or remove it and send it again."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild made: rows, what could not be taken in, what was carried over.
+    """What a rebuild made, what it could not take in, and what it had of the old index.
 
+    `carried` counts rows by table, `damaged` names tables of the old index with gaps (all
+    of them where none could be read), `differences` is None where there was no whole one.
     `lost` says what people had added to the old index and could not be made again.
     """
 
@@ -57,6 +67,9 @@ class Rebuilt:
     findings: tuple[Finding, ...]
     carried: Mapping[str, int]
     kept_aside: Path | None
+    former: Path | None = None
+    damaged: tuple[str, ...] = ()
+    differences: Mapping[str, Difference] | None = None
     lost: tuple[str, ...] = ()
 
 
@@ -66,11 +79,11 @@ def rebuild(
     *,
     clock: Clock,
     spool: Path | None = None,
+    columns: Sequence[str] = (),
     progress: Progress | None = None,
-    executor: Executor | None = None,
+    executor: Callable[[], Executor] | None = None,
     defaults: Defaults = no_defaults,
     limits: Limits | None = None,
-    columns: Sequence[str] = (),
     mode: int = 0o640,
 ) -> Rebuilt:
     """Make the index again from the archive's tree, and put it in the old one's place.
@@ -80,141 +93,216 @@ def rebuild(
     Parameters
     ----------
     spool : where set, quarantined files that no index knows get their row too
-    executor : reads objects in other processes; None reads them here
-    defaults : what the files of a source leave out, as for the ingest
     columns : keywords with a column of their own; those that the old index had stay
+    executor : makes what reads objects in other processes; None reads them here
+    defaults : what the files of a source leave out, as for the ingest
 
     Raises
     ------
     Retry
         The disk does not let us; the old index is untouched.
+    Fatal
+        What lies in the index's place is a database of somebody else.
     """
-    new = index.with_name(f"{index.name}.rebuild")
-    order = index.with_name(f"{index.name}.rebuild-order")
-    _remove(new)
-    _remove(order)
-    latest = _latest(index)
-    former = FormerIndex.open(latest)
-    try:
-        with closing(_Order(order, archive_root, our_names(archive_root, index))) as files:
-            writer = Writer.open(new, columns=[*columns, *former.promoted()], mode=mode)
-            try:
-                reader = ObjectReader(archive_root, defaults, limits or Limits(), executor)
-                done, findings = _fill(writer, reader, former, files, progress)
-                former.carry_over(writer)
-                if spool is not None:
-                    _take_in_quarantine(writer, spool / QUARANTINE)
-                writer.checkpoint(idle=True)
-            finally:
-                writer.close()
-    finally:
+    names = [index.with_name(f"{index.name}.rebuild{each}") for each in ("", "-notes", "-former")]
+    new, on_disk, scratch = names
+    with ExitStack() as stack:
+        for name in names:
+            swap.remove(name)
+            stack.callback(swap.remove, name)
+        former = stack.enter_context(closing(FormerIndex.open(swap.latest(index), scratch)))
+        notes = stack.enter_context(closing(Notes(on_disk)))
+        pool = stack.enter_context(closing(Pool(executor)))
+        findings = _note_tree(archive_root, our_names(archive_root, index), notes)
+        former.tell(notes)
+        with closing(
+            Writer.open(new, columns=[*former.promoted_keywords(), *columns], mode=mode)
+        ) as writer:
+            reader = ObjectReader(archive_root, defaults, limits or Limits(), pool)
+            filling = _Filling(writer, reader, notes, progress)
+            filling.fill()
+            carried = carry_over(former, writer, notes)
+            findings += filling.findings
+            findings += [
+                Finding(FindingKind.MISSING_OBJECT, path, _GONE) for path in notes.missing()
+            ]
+            if spool is not None:
+                findings += _take_in_quarantine(writer, spool / QUARANTINE)
+            writer.checkpoint(idle=True)
         former.close()
-        _remove(order)
-    added = carry_additions(latest, new)
-    if added.count:
-        former.carried["additions"] += added.count
-    kept = _swap(new, index, clock)
-    return Rebuilt(done, tuple(findings), dict(former.carried), kept, tuple(added.lost))
+        added = carry_additions(former.path, new)
+        if added.count:
+            carried["additions"] = added.count
+        differences = _differences(former, new)
+        kept = swap.swap(new, index, clock.now())
+    return Rebuilt(
+        objects=filling.done,
+        findings=tuple(findings),
+        carried=carried,
+        kept_aside=kept,
+        former=former.path if former.was_there else None,
+        damaged=tuple(sorted(former.damaged)),
+        differences=differences,
+        lost=tuple(added.lost),
+    )
 
 
-def _fill(
-    writer: Writer,
-    reader: ObjectReader,
-    former: FormerIndex,
-    files: _Order,
-    progress: Progress | None,
-) -> tuple[int, list[Finding]]:
-    findings: list[Finding] = []
-    unsure: list[str] = []
-    read = reader.read(files.paths())
-    done = 0
-    while batch := list(islice(read, _BATCH)):
-        remembered = [_remembered(found, former) for found in batch]
-        findings += take_in(writer, remembered, announce=False)
-        unsure += [
-            each.path for each in remembered if each.record and _is_unsure(each.record.detail)
-        ]
-        done += len(batch)
-        if progress is not None:
-            progress(done, files.total, "")
-    tell_variants(writer, reader, [path for path in unsure if "~" in path])
-    return done, findings
+def _note_tree(root: Path, ours: frozenset[str], notes: Notes) -> list[Finding]:
+    strays: list[Finding] = []
+
+    def files() -> Iterator[tuple[str, int, bool]]:
+        for path, status, kind in all_files(root, ours):
+            if kind is FileKind.STRAY:
+                strays.append(Finding.of(FindingKind.STRAY_FILE, path))
+            elif kind is not FileKind.DAMAGED:
+                yield path, status.st_mtime_ns, kind is FileKind.OBJECT
+
+    notes.add_files(files())
+    return strays
 
 
-def _remembered(found: Found, former: FormerIndex) -> Found:
-    if found.record is None:
-        return found
-    return replace(found, record=former.remembered(found.record))
+@dataclass(slots=True)
+class _Filling:
+    """Takes the objects of the tree in, each as it was."""
 
+    writer: Writer
+    reader: ObjectReader
+    notes: Notes
+    progress: Progress | None
+    done: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    _misplaced: dict[str, Finding] = field(default_factory=dict)
+    _versions: list[str] = field(default_factory=list)
+    _next_id: int | None = None
 
-def _is_unsure(detail: Mapping[str, object]) -> bool:
-    return bool(detail.get("from_archive"))
+    def fill(self) -> None:
+        """Take all of them in."""
+        largest = self.notes.largest_id
+        self._next_id = largest + 1 if largest else None
+        self._take_in(self.notes.in_order(), self._remembered)
+        # Last, so that of two copies the one in the right place is the first.
+        copies = self._take_in(list(self._misplaced), self._misplaced_one)
+        for path in copies:
+            del self._misplaced[path]
+        self.findings += self._misplaced.values()
+        tell_variants(self.writer, self.reader, self._versions)
 
+    def _take_in(
+        self, paths: Iterable[str], remember: Callable[[Found], Found | None]
+    ) -> list[str]:
+        """Take files in; returns those that are mere copies of others."""
+        copies: list[str] = []
+        read = self.reader.read(paths)
+        total = self.notes.objects
+        while batch := list(islice(read, _BATCH)):
+            found = [each for each in map(remember, batch) if each is not None]
+            refused = take_in(self.writer, found, announce=False)
+            self.findings += refused
+            for each in refused:
+                if each.kind is FindingKind.SECOND_CURRENT:
+                    self._versions.append(each.path)
+                elif each.kind is FindingKind.SECOND_COPY:
+                    copies.append(each.path)
+            self.done += len(found)
+            if self.progress is not None:
+                self.progress(self.done, total, "")
+        return copies
 
-class _Order:
-    """The objects of the tree by (file time, path), sorted on disk beside the index."""
+    def _remembered(self, found: Found) -> Found | None:
+        """Return an object as the old index knew it; None puts it off."""
+        record = found.record
+        if record is None or record.stored is None:
+            return found
+        known = self.notes.recall(found.path, record.stored.sha256)
+        if known is not None:
+            return replace(found, record=self._as_before(record, known))
+        if home_of(record) != found.path:
+            why = f"It belongs at {home_of(record)}"
+            self._misplaced[found.path] = Finding.of(FindingKind.MISPLACED, found.path, why)
+            return None
+        return replace(found, record=self._as_new(record))
 
-    def __init__(self, path: Path, root: Path, ours: frozenset[str]) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute("CREATE TABLE files (mtime_ns INTEGER, path BLOB)")
-        self._connection.execute("BEGIN")
-        self._connection.executemany(
-            "INSERT INTO files VALUES (?, ?)",
-            ((status.st_mtime_ns, os.fsencode(path)) for path, status in object_files(root, ours)),
+    def _misplaced_one(self, found: Found) -> Found:
+        if found.record is None:
+            return found
+        return replace(found, record=self._as_new(found.record))
+
+    def _as_new(self, record: ArrivalRecord) -> ArrivalRecord:
+        """Return the record of an object that the old index does not know."""
+        instance, stored = record.instance, record.stored
+        assert instance is not None
+        assert stored is not None
+        if self._next_id is not None:
+            # Never a number that meant another object before.
+            record = replace(record, instance_id=self._next_id)
+            self._next_id += 1
+        if stored.version is Version.CONFLICT:
+            self._versions.append(stored.path)
+        elif self.notes.current_of(instance.sop_instance_uid) is not None:
+            self._versions.append(stored.path)
+            self.findings.append(Finding.of(FindingKind.SECOND_CURRENT, stored.path))
+            return as_conflict(record)
+        return record
+
+    def _as_before(self, record: ArrivalRecord, known: Known) -> ArrivalRecord:
+        """Return the record of an object with what the old index knew of it."""
+        stored = record.stored
+        assert stored is not None
+        outcome = _outcome(known, record.outcome)
+        if known.sha256 != stored.sha256:
+            self.findings.append(Finding(FindingKind.WRONG_CHECKSUM, stored.path, _CHANGED))
+            stored = replace(
+                stored,
+                sha256=known.sha256,
+                size_bytes=known.size_bytes or stored.size_bytes,
+                data_set_sha256=known.data_set_sha256 or stored.data_set_sha256,
+            )
+        stored = replace(
+            stored,
+            archived_at=known.archived_at or stored.archived_at,
+            version=Version(known.version) if known.version else _version(outcome),
         )
-        self._connection.execute("COMMIT")
-        self.total: int = self._connection.execute("SELECT count(*) FROM files").fetchone()[0]
-
-    def paths(self) -> Iterator[str]:
-        """Yield every path, the oldest file first."""
-        for row in self._connection.execute("SELECT path FROM files ORDER BY mtime_ns, path"):
-            yield os.fsdecode(row[0])
-
-    def close(self) -> None:
-        """Close the list; the caller removes its file."""
-        self._connection.close()
-
-
-def _latest(index: Path) -> Path:
-    """Return the index, or where it is gone the one that was kept aside last.
-
-    A crash in the middle of the swap leaves it so: what only it knows must not be lost.
-    """
-    if not is_missing(index):
-        return index
-    aside = [path for path in index.parent.iterdir() if _is_kept_aside(path, index)]
-    return max(aside, default=index)
+        if known.version is None and known.outcome is None and "~" in stored.path:
+            self._versions.append(stored.path)
+        return replace(
+            record,
+            arrival_id=known.arrival_id or record.arrival_id,
+            instance_id=known.instance_id,
+            sha256=stored.sha256,
+            outcome=outcome,
+            stored=stored,
+        )
 
 
-def _is_kept_aside(path: Path, index: Path) -> bool:
-    return path.name.startswith(index.name) and bool(_STAMP.fullmatch(path.name[len(index.name) :]))
+def _outcome(known: Known, by_name: Outcome) -> Outcome:
+    """Return what brought an object in: what is known of it, else what its name says."""
+    if known.outcome is not None:
+        return Outcome(known.outcome)
+    return Outcome.VARIANT if known.version == Version.VARIANT else by_name
 
 
-def _take_in_quarantine(writer: Writer, folder: Path) -> None:
+def _version(outcome: Outcome) -> Version:
+    return Version.CURRENT if outcome is Outcome.ARCHIVED else Version(outcome.value)
+
+
+def _take_in_quarantine(writer: Writer, folder: Path) -> list[Finding]:
     """Give quarantined files that no index knows their row again."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     known = writer.finished(names)
-    told = [Quarantined.read(folder / name) for name in names if name not in known]
-    writer.record([each.as_record() for each in told if each is not None], announce=False)
+    told = {name: Quarantined.read(folder / name) for name in names if name not in known}
+    writer.record([each.as_record() for each in told.values() if each], announce=False)
+    return [
+        Finding.of(FindingKind.QUARANTINED_WITHOUT_ROW, f"{QUARANTINE}/{name}")
+        for name, each in told.items()
+        if each is None
+    ]
 
 
-def _swap(new: Path, index: Path, clock: Clock) -> Path | None:
-    """Put the new index in place; the old one is kept beside it under its moment."""
-    kept: Path | None = None
-    if any(index.with_name(index.name + suffix).exists() for suffix in _SUFFIXES):
-        stamp = clock.now().strftime("%Y%m%dT%H%M%S%fZ")
-        kept = index.with_name(f"{index.name}.{stamp}")
-        for suffix in _SUFFIXES:
-            old = index.with_name(index.name + suffix)
-            if old.exists():
-                durable.rename(old, kept.with_name(kept.name + suffix))
-    durable.rename(new, index)
-    durable.flush_folder(index.parent)
-    return kept
-
-
-def _remove(path: Path) -> None:
-    for suffix in _SUFFIXES:
-        durable.unlink(path.with_name(path.name + suffix))
+def _differences(former: FormerIndex, new: Path) -> Mapping[str, Difference] | None:
+    """Compare the new index with the old one, where that is whole."""
+    if former.database is None or former.damaged:
+        return None
+    found = compared(former.database, new)
+    damaged = {table for table, each in found.items() if each.is_damaged}
+    former.losses.tables |= damaged
+    return None if damaged else found

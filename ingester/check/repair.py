@@ -8,7 +8,6 @@ an interrupted run go.  What needs a person or another copy of the bytes stays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,13 +37,12 @@ def repair(
     spool: Path | None = None,
     defaults: Defaults = no_defaults,
     limits: Limits | None = None,
-    executor: Executor | None = None,
 ) -> Repaired:
     """Mend what can be mended; runs where the one writer is, and nobody else writes."""
     mended: list[Finding] = []
     left: list[Finding] = []
     homeless = {each.path: each for each in findings if _is(each, "OBJECT_WITHOUT_ROW")}
-    reader = ObjectReader(archive_root, defaults, limits or Limits(), executor)
+    reader = ObjectReader(archive_root, defaults, limits or Limits())
     for found in reader.read(sorted(homeless)):
         why = take_in(writer, [found])
         left += why
@@ -61,7 +59,8 @@ def repair(
 def take_in(writer: Writer, found: Iterable[Found], *, announce: bool = True) -> list[Finding]:
     """Record objects of the tree in one transaction; returns those that could not be.
 
-    A second object that would be current of its UID becomes a conflict of the first.
+    A second object that would be current of its UID becomes a conflict of the first,
+    and where it is the same byte for byte it gets no row.
     """
     findings = [each.finding for each in found if each.finding is not None]
     records = {each.record.arrival_id: each.record for each in found if each.record is not None}
@@ -69,16 +68,24 @@ def take_in(writer: Writer, found: Iterable[Found], *, announce: bool = True) ->
         writer.record(list(records.values()), announce=announce)
     except NotRecorded as refused:
         for arrival_id in refused.failed:
-            record = records[arrival_id]
-            path = record.stored.path if record.stored else record.original_name
-            try:
-                writer.record([as_conflict(record)], announce=announce)
-                findings.append(Finding.of(FindingKind.SECOND_CURRENT, path))
-            except NotRecorded as error:
-                findings.append(
-                    Finding.of(FindingKind.NOT_AN_OBJECT, path, error.failed[arrival_id])
-                )
+            findings.append(_take_second(writer, records[arrival_id], announce=announce))
     return findings
+
+
+def _take_second(writer: Writer, record: ArrivalRecord, *, announce: bool) -> Finding:
+    """Record an object that the index refused: another is current of its UID."""
+    assert record.instance is not None
+    assert record.stored is not None
+    path, uid = record.stored.path, record.instance.sop_instance_uid
+    for version in writer.versions([uid]).get(uid, []):
+        if version.sha256 == record.stored.sha256:
+            return Finding.of(FindingKind.SECOND_COPY, path, f"The other one: {version.path}")
+    try:
+        writer.record([as_conflict(record)], announce=announce)
+    except NotRecorded as error:
+        why = error.failed[record.arrival_id]
+        return Finding.of(FindingKind.NOT_AN_OBJECT, path, why)
+    return Finding.of(FindingKind.SECOND_CURRENT, path)
 
 
 def as_conflict(record: ArrivalRecord) -> ArrivalRecord:

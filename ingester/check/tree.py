@@ -9,8 +9,10 @@ of a running service from shrinking.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from ingester.index.readers import Reader
@@ -56,12 +58,36 @@ def folders(root: Path, reader: Reader, ours: frozenset[str]) -> Iterator[Folder
             disk, rows = next(on_disk, None), next(in_index, None)
 
 
-def object_files(root: Path, ours: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path (relative) and status of every file named like an object."""
+class FileKind(Enum):
+    """What a file below the archive is by its name and place."""
+
+    OBJECT = "object"
+    DERIVATIVE = "derivative"
+    DAMAGED = "damaged"  # a copy that was set aside when a good one took its place
+    STRAY = "stray"  # somebody else's
+
+
+_DERIVATIVES = (".jpg", ".mp4")
+
+
+def kind_of(folder: str, name: str, status: os.stat_result) -> FileKind:
+    """Tell what a file is; links and what lies at the top are nobody's of ours."""
+    if name.startswith(".damaged-"):
+        return FileKind.DAMAGED
+    if stat.S_ISREG(status.st_mode) and folder and not name.startswith("."):
+        if name.endswith(".dcm"):
+            return FileKind.OBJECT
+        if name.endswith(_DERIVATIVES):
+            return FileKind.DERIVATIVE
+    return FileKind.STRAY
+
+
+def all_files(root: Path, ours: frozenset[str]) -> Iterator[tuple[str, os.stat_result, FileKind]]:
+    """Yield the path (relative), status and kind of every file of the tree."""
     for folder in _on_disk(root, "", ours):
         for name, status in folder.files.items():
-            if name.endswith(".dcm") and folder.path and not name.startswith("."):
-                yield f"{folder.path}/{name}", status
+            path = f"{folder.path}/{name}" if folder.path else name
+            yield path, status, kind_of(folder.path, name, status)
 
 
 def _key(folder: str) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ingester.archive import Archive
 from ingester.check.findings import Finding, FindingKind, Findings, Progress
-from ingester.check.tree import Folder, KnownObject, folders
+from ingester.check.tree import FileKind, Folder, KnownObject, folders, kind_of
 from ingester.index.connection import Corrupt
 from ingester.index.readers import Reader
 from ingester.spool import QUARANTINE
@@ -30,7 +30,12 @@ from ingester.spool import QUARANTINE
 #: Younger files may be on their way to their row (seconds).
 _ON_ITS_WAY = 60.0
 
-_DERIVATIVES = (".jpg", ".mp4")
+#: What a file without a row is called; a damaged copy set aside is nobody's business.
+_TOO_MANY = {
+    FileKind.OBJECT: FindingKind.OBJECT_WITHOUT_ROW,
+    FileKind.DERIVATIVE: FindingKind.DERIVATIVE_WITHOUT_ROW,
+    FileKind.STRAY: FindingKind.STRAY_FILE,
+}
 
 
 def our_names(archive_root: Path, index: Path) -> frozenset[str]:
@@ -158,15 +163,11 @@ class _Check:
         made = {path for known in folder.objects.values() for path in known.derivatives}
         for name, status in sorted(folder.files.items()):
             path = f"{folder.path}/{name}" if folder.path else name
-            if name in folder.objects or path in made or name.startswith(".damaged-"):
-                continue  # a damaged copy was set aside when a good one took its place
-            is_ours = stat.S_ISREG(status.st_mode) and folder.path and not name.startswith(".")
-            if is_ours and name.endswith(".dcm"):
-                self._add(FindingKind.OBJECT_WITHOUT_ROW, path)
-            elif is_ours and name.endswith(_DERIVATIVES):
-                self._add(FindingKind.DERIVATIVE_WITHOUT_ROW, path)
-            else:
-                self._add(FindingKind.STRAY_FILE, path)
+            if name in folder.objects or path in made:
+                continue
+            kind = _TOO_MANY.get(kind_of(folder.path, name, status))
+            if kind is not None:
+                self._add(kind, path)
 
     def _staging(self) -> None:
         staging = self.root / ".staging"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from ingester.check.objects import ObjectReader
@@ -40,9 +41,12 @@ def _compared(reader: ObjectReader, path: str, current: str) -> Verdict:
         old_path=str(reader.root / current),
         character_set=reader.defaults(path.split("/", 1)[0])[0],
     )
-    if reader.executor is None:
-        return compare(request)
-    return reader.executor.submit(compare, request).result()
+    try:
+        return reader.pool.submit(compare, request)()
+    except BrokenProcessPool:
+        # Nobody can tell, so both count: which is what a conflict means.
+        reader.pool.renew()
+        return Verdict(Outcome.CONFLICT)
 
 
 def _write(path: str, verdict: Verdict, connection: sqlite3.Connection) -> None:

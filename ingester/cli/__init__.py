@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("quarantine:retry", "Send quarantined files back."),
     "derive": ("derive:derive", "Make thumbnails and videos again."),
     "verify": ("check:verify", "Compare archive and index, both ways."),
-    "rebuild": ("check:rebuild", "Make the index again from the archive."),
+    "rebuild": ("rebuild:rebuild", "Make the index again from the archive."),
     "service": ("setup:service", "Print or install a systemd unit for this site."),
 }
 

@@ -1,4 +1,4 @@
-"""`ingester verify` and `ingester rebuild`: archive against index."""
+"""`ingester verify`: archive against index."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from typing import Any
 
 import click
 
-from ingester.check import Findings, Rebuilt
-from ingester.check import rebuild as build_again
+from ingester.check import Findings
 from ingester.check import verify as compare
-from ingester.check.objects import Defaults
 from ingester.cli import logs, screen
 from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.progress import Progress
 from ingester.cli.site import Site
-from ingester.config import Settings
 from ingester.errors import Fatal
-from ingester.model import SystemClock
-from ingester.service import rooms
 
 _FOUND = 1
 _MOST_SHOWN = 50
@@ -92,79 +87,3 @@ def _print(found: Findings, mended: list[dict[str, Any]], left: list[dict[str, A
         f"{verdict}: {screen.plural(found.objects, 'object')}, "
         f"{screen.plural(found.derivatives, 'derivative')}{read}"
     )
-
-
-@click.command(
-    epilog=example("ingester rebuild", "ingester --config /srv/dicom/ingest.toml rebuild")
-)
-@as_json
-@pass_site
-def rebuild(site: Site, as_json: bool) -> None:
-    """Make the index again from the archive's files.
-
-    Into a new file that takes the old one's place when it is complete; the old one is
-    kept aside. Original names, batches and arrival times are carried over from it where
-    it can be read. Reads every file once. Refused beside a running service. Exits with 1
-    where files could not be taken in, 2 where it could not run.
-    """
-    logs.begin(site.settings, is_brief=True)
-    settings = site.settings
-    with (
-        rooms.held_site(settings, command="rebuild") as (spool, _),
-        rooms.pool_of(settings.workers.prepare_count)() as executor,
-        Progress("rebuild", "objects", is_quiet=as_json) as progress,
-    ):
-        made = build_again(
-            settings.archive.path,
-            settings.index.path,
-            clock=SystemClock(),
-            spool=spool.root,
-            progress=progress.set,
-            executor=executor,
-            defaults=_defaults(settings),
-            limits=rooms.ingest_settings(settings, is_impatient=True).limits,
-            columns=settings.index.columns,
-        )
-    findings = [asdict(finding) for finding in made.findings]
-    if as_json:
-        kept = str(made.kept_aside) if made.kept_aside is not None else None
-        screen.answer_json(
-            {
-                "objects": made.objects,
-                "carried_over": dict(made.carried),
-                "not_carried_over": list(made.lost),
-                "kept_aside": kept,
-                "findings": findings,
-            }
-        )
-    else:
-        _print_rebuilt(made)
-    if findings:
-        click.get_current_context().exit(_FOUND)
-
-
-def _defaults(settings: Settings) -> Defaults:
-    """Return what the files of a source leave out, as for the ingest."""
-
-    def defaults(source: str) -> tuple[str, str]:
-        declared = settings.sources.get(source)
-        if declared is None:
-            return "", ""
-        return declared.character_set, declared.issuer_of_patient_id
-
-    return defaults
-
-
-def _print_rebuilt(made: Rebuilt) -> None:
-    for finding in made.findings[:_MOST_SHOWN]:
-        screen.answer(screen.printable(f"{finding.kind}: {finding.path}"))
-        screen.answer(screen.printable(f"    {finding.message}"))
-    if len(made.findings) > _MOST_SHOWN:
-        screen.answer(f"and {len(made.findings) - _MOST_SHOWN:,} more; --json names all")
-    screen.answer(f"the index is made again: {screen.plural(made.objects, 'object')}")
-    for what, count in made.carried.items():
-        screen.answer(f"carried over from the old index: {count:,} {what}")
-    for sentence in made.lost:
-        screen.answer(screen.printable(f"not carried over: {sentence}"))
-    if made.kept_aside is not None:
-        screen.answer(f"the old index is kept at {made.kept_aside}")

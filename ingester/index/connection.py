@@ -122,13 +122,13 @@ def be_patient(connection: sqlite3.Connection, milliseconds: int = _PATIENCE_MS)
     connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 
-def connect_reader(path: Path) -> sqlite3.Connection:
+def connect_reader(path: Path, *, refuse_foreign: bool = True) -> sqlite3.Connection:
     """Open a connection that cannot change anything.
 
     Where the folder cannot be written and nobody has the index open, SQLite cannot
     make the shared memory that WAL needs: then the file is read as immutable.
     """
-    return _first_that_opens(path, lambda uri: _connect_reader(uri, path))
+    return _first_that_opens(path, lambda uri: _connect_reader(uri, path, refuse_foreign))
 
 
 def attach_reading(connection: sqlite3.Connection, path: Path, schema: str) -> None:
@@ -164,7 +164,7 @@ def _first_that_opens(path: Path, opened: Callable[[str], T]) -> T:
         return opened(f"{uri}?mode=ro&immutable=1")
 
 
-def _connect_reader(uri: str, path: Path) -> sqlite3.Connection:
+def _connect_reader(uri: str, path: Path, refuse_foreign: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=10.0, isolation_level=None, check_same_thread=False
     )
@@ -175,7 +175,8 @@ def _connect_reader(uri: str, path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
         _distrust_schema(connection)
         connection.execute("PRAGMA mmap_size = 0")
-        _refuse_foreign(connection, path)
+        if refuse_foreign:
+            _refuse_foreign(connection, path)
         _declare_tables(connection)
     except BaseException:
         connection.close()

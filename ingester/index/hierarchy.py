@@ -151,6 +151,9 @@ class Hierarchy:
         only adds parts, its fuller identity becomes the study's.
         """
         person = _person(instance.patient)
+        # Asked anew: an object of another study may have told the patient's sex since,
+        # and what comes out must not depend on what happens to be remembered.
+        study.person = self._person_of(study.patient_key)
         differing = [
             _Contradiction("patient", instance.study_instance_uid, name, new)
             for name, old, new in zip(_IDENTITY_COLUMNS, study.person, person, strict=True)

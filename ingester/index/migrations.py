@@ -56,9 +56,13 @@ MIGRATIONS: tuple[Migration, ...] = (_make_first_schema,)
 
 
 def migrate(
-    connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS
+    connection: sqlite3.Connection,
+    path: Path,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    *,
+    keep: bool = True,
 ) -> None:
-    """Bring the index to the newest schema.
+    """Bring the index to the newest schema, with a copy of the old one *kept* beside it.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def migrate(
             f"{path} was written by a newer ingester (schema {version}; this one knows "
             f"{len(migrations)}). Install that version, or rebuild the index."
         )
-    if 0 < version < len(migrations):
+    if keep and 0 < version < len(migrations):
         keep_copy(connection, path.with_name(f"{path.name}.v{version}"))
     # Inside a transaction this pragma would change nothing.
     connection.execute("PRAGMA foreign_keys = OFF")

@@ -105,9 +105,9 @@ class InstanceInsert:
         self._hierarchy = hierarchy
         self._has_attempts = True
         names = [
-            "sop_instance_uid", "series_instance_uid", "study_instance_uid", "sop_class_uid",
-            "transfer_syntax_uid", *_IMAGE_COLUMNS, "source", "path", "size_bytes", "sha256",
-            "data_set_sha256", "archived_at", "version",
+            "instance_id", "sop_instance_uid", "series_instance_uid", "study_instance_uid",
+            "sop_class_uid", "transfer_syntax_uid", *_IMAGE_COLUMNS, "source", "path",
+            "size_bytes", "sha256", "data_set_sha256", "archived_at", "version",
         ]  # fmt: skip
         values = [f"?{number}" for number in range(1, len(names) + 1)]
         # Promoted columns are computed from the JSON text, which comes last.
@@ -198,7 +198,7 @@ class InstanceInsert:
         instance_id = record.instance_id
         if record.instance is not None and record.stored is not None:
             instance_id = self._put_instance(
-                connection, record.source, record.instance, record.stored
+                connection, record.source, record.instance, record.stored, instance_id
             )
         _execute(
             connection,
@@ -231,7 +231,12 @@ class InstanceInsert:
         return instance_id
 
     def _put_instance(
-        self, connection: sqlite3.Connection, source: str, instance: Instance, stored: Stored
+        self,
+        connection: sqlite3.Connection,
+        source: str,
+        instance: Instance,
+        stored: Stored,
+        instance_id: int | None,
     ) -> int:
         known = connection.execute(
             "SELECT instance_id, sha256 FROM instances WHERE path = ?", (stored.path,)
@@ -241,6 +246,7 @@ class InstanceInsert:
         contradictions = self._hierarchy.record(instance, stored.archived_at)
         image = instance.image
         values: tuple[Any, ...] = (
+            instance_id,
             instance.sop_instance_uid,
             instance.series_instance_uid,
             instance.study_instance_uid,

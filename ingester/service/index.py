@@ -156,21 +156,20 @@ class Snapshots:
 def _rebuild(settings: Settings, clock: Clock, progress: Progress | None) -> None:
     from ingester.check import rebuild
 
-    with rooms.pool_of(settings.workers.prepare_count)() as executor:
-        made = rebuild(
-            settings.archive.path,
-            settings.index.path,
-            clock=clock,
-            spool=settings.spool.path,
-            progress=progress,
-            executor=executor,
-            defaults=rooms.source_defaults(settings),
-            limits=rooms.ingest_settings(settings, is_impatient=True).limits,
-            columns=settings.index.columns,
-            mode=_FILE_MODE,
-        )
+    made = rebuild(
+        settings.archive.path,
+        settings.index.path,
+        clock=clock,
+        spool=settings.spool.path,
+        progress=progress,
+        executor=rooms.pool_of(settings.workers.prepare_count),
+        defaults=rooms.source_defaults(settings),
+        limits=rooms.ingest_settings(settings, is_impatient=True).limits,
+        columns=settings.index.columns,
+        mode=_FILE_MODE,
+    )
     log.warning("the index is made again: %d objects", made.objects)
     for finding in made.findings:
-        log.warning("not taken in: %s: %s", finding.kind, finding.path)
+        log.warning("found by the rebuild: %s: %s", finding.kind, finding.path)
     for sentence in made.lost:
         log.warning("not carried over: %s", sentence)
