@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ingester.dicom.dictionary import PIXEL_DATA
+from ingester.dicom.dictionary import PIXEL_DATA, entry
 from ingester.dicom.elements import Bulk, Value
 from ingester.dicom.uid import UnsafeUid, validated_uid
 from ingester.dicom.values import iso_date, iso_time, json_value, text_of
@@ -150,14 +150,14 @@ def _uid(root: Root, tag: int) -> str | None:
 
 def _number(root: Root, tag: int, context: str) -> int | None:
     vr, value = root.get(tag, _NOTHING)
+    if vr == b"UN":
+        vr = entry(tag).vr
     return _integer(vr, value, context) if value and type(value) is bytes else None
 
 
 @lru_cache(maxsize=16384)
 def _integer(vr: bytes, value: bytes, context: str) -> int | None:
     # SQLite's integers have 64 bits; whatever is larger is no count of anything.
-    if vr == b"UN":
-        vr = b"US" if len(value) == 2 else b"IS"
     text = json_value(vr, value, True, context)[0]
     first = text.strip("[]").split(",")[0]
     if not first.lstrip("-").isdigit():

@@ -269,3 +269,14 @@ def test_a_stored_object_is_read_by_the_same_road(tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
     path.write_bytes(encoded(instance()))
     assert header.read_header(str(path)) == read(path.read_bytes())
+
+
+def test_a_number_written_as_unknown_is_read_as_the_dictionary_says() -> None:
+    content = raw.part10(
+        raw.explicit()
+        + el(0x00200011, b"UN", b"1 ")
+        + el(0x00280010, b"UN", (16).to_bytes(2, "little"))
+    )
+    found = read(content)
+    assert found.series.series_number == 1
+    assert found.image.rows == 16
