@@ -363,6 +363,13 @@ def forget_sent_back(spool: Spool, arrival_id: str) -> None:
     remove_tree(spool.quarantine_folder / arrival_id)
 
 
-def discard(spool: Spool, arrival_id: str) -> None:
-    """Remove a quarantined file for good: a person's decision, recorded beforehand."""
-    remove_tree(spool.quarantine_folder / arrival_id)
+def discard(spool: Spool, arrival_id: str) -> list[str]:
+    """Remove a quarantined file for good: a person's decision, recorded beforehand.
+
+    Returns where the file itself still lies, should it never have come here: on a share,
+    it could not be read.  What is gone already is fine (replay).
+    """
+    folder = spool.quarantine_folder / arrival_id
+    told = Quarantined.read(folder)
+    remove_tree(folder)
+    return [told.kept_at] if told is not None and told.kept_at is not None else []

@@ -17,8 +17,8 @@ from typing import Any
 from ingester.check.differences import columns_of, listed, own_tables
 from ingester.check.former import IDENTITY, FormerIndex, identity
 from ingester.check.notes import Notes
-from ingester.index import decisions
 from ingester.index.additions import quoted
+from ingester.index.current import IssuerOf, make_current, no_issuer
 from ingester.index.rows import RECORD_ERRORS
 from ingester.index.writer import Writer
 
@@ -33,15 +33,19 @@ _PAGE_ROWS = 1_000
 _SETTLED = ("resolved_at", "level", "uid", "attribute", "value")
 
 
-def carry_over(former: FormerIndex, writer: Writer, notes: Notes) -> Counter[str]:
-    """Put everything else of the old index into the new one; returns how many rows."""
+def carry_over(
+    former: FormerIndex, writer: Writer, notes: Notes, issuer_of: IssuerOf = no_issuer
+) -> Counter[str]:
+    """Put everything else of the old index into the new one; returns how many rows.
+
+    *issuer_of* tells what the files of a source leave out.
+    """
     carried: Counter[str] = Counter()
     for table in writer.run_in_transaction(own_tables):
         if table not in FROM_FILES and (count := _carry_table(former, writer, notes, table)):
             carried[table] = count
+    _decide_again(former, writer, issuer_of)
     _settle_again(former, writer)
-    if former.damaged:
-        _decide_again(former, writer)
     writer.run_in_transaction(partial(_number_patients, notes))
     return carried
 
@@ -134,28 +138,32 @@ def _settle_again(former: FormerIndex, writer: Writer) -> None:
         )
 
 
-def _decide_again(former: FormerIndex, writer: Writer) -> None:
-    """Make current what a person had made current, where rows of objects are lost.
+def _decide_again(former: FormerIndex, writer: Writer, issuer_of: IssuerOf) -> None:
+    """Let what a person had made current speak for its study again.
 
-    Of whole objects the rows themselves say which is current.
+    Of whole objects the rows themselves say which is current; where rows are lost, the
+    decisions are taken again, in their order.
     """
     told = former.rows("resolutions", ("resolution_id", "decision", "path"))
     paths = [path for _, decision, path in sorted(told) if decision == "make-current" and path]
+    if former.damaged:
+        writer.run_in_transaction(partial(_make_current, paths))
+    if paths:
+        writer.fill_anew(paths, issuer_of)
 
-    def decide(connection: sqlite3.Connection) -> None:
-        for path in paths:
-            row = connection.execute(
-                "SELECT instance_id FROM instances WHERE path = ?", (path,)
-            ).fetchone()
-            if row is not None:
-                decisions.make_current(connection, row[0])
-        connection.execute(
-            "UPDATE OR IGNORE instances SET version = 'current' WHERE path NOT LIKE '%~%'"
-            " AND version <> 'current' AND NOT EXISTS (SELECT 1 FROM instances AS c"
-            " WHERE c.sop_instance_uid = instances.sop_instance_uid AND c.version = 'current')"
-        )
 
-    writer.run_in_transaction(decide)
+def _make_current(paths: list[str], connection: sqlite3.Connection) -> None:
+    for path in paths:
+        row = connection.execute(
+            "SELECT instance_id FROM instances WHERE path = ?", (path,)
+        ).fetchone()
+        if row is not None:
+            make_current(connection, row[0])
+    connection.execute(
+        "UPDATE OR IGNORE instances SET version = 'current' WHERE path NOT LIKE '%~%'"
+        " AND version <> 'current' AND NOT EXISTS (SELECT 1 FROM instances AS c"
+        " WHERE c.sop_instance_uid = instances.sop_instance_uid AND c.version = 'current')"
+    )
 
 
 def _number_patients(notes: Notes, connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ class FindingKind(StrEnum):
     LEFTOVER = "leftover"
     MISSING_QUARANTINED = "missing-quarantined"
     QUARANTINED_WITHOUT_ROW = "quarantined-without-row"
+    DISCARDED_LEFT = "discarded-left"
     NOT_AN_OBJECT = "not-an-object"
     SECOND_CURRENT = "second-current"
     SECOND_COPY = "second-copy"
@@ -54,6 +55,8 @@ _MESSAGES = {
     "does not. If somebody removed it: `ingester resolve ID --discard`.",
     FindingKind.QUARANTINED_WITHOUT_ROW: "A quarantined file that the index does not know; the "
     "next start of the service, or `verify --repair`, gives it a row.",
+    FindingKind.DISCARDED_LEFT: "A person has discarded this file, but it still lies in "
+    "quarantine; the next start of the service, or `verify --repair`, removes it.",
     FindingKind.NOT_AN_OBJECT: "The file has the name of an object, but is not a DICOM object "
     "of that name. It stays where it is, without a row.",
     FindingKind.SECOND_CURRENT: "A second file claims to be the same object; both are kept, and "

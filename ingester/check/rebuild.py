@@ -121,7 +121,7 @@ def rebuild(
             reader = ObjectReader(archive_root, defaults, limits or Limits(), pool)
             filling = _Filling(writer, reader, notes, progress)
             filling.fill()
-            carried = carry_over(former, writer, notes)
+            carried = carry_over(former, writer, notes, lambda source: defaults(source)[1])
             findings += filling.findings
             findings += [
                 Finding(FindingKind.MISSING_OBJECT, path, _GONE) for path in notes.missing()

@@ -19,6 +19,7 @@ from ingester.index.writer import Writer
 from ingester.model import ArrivalRecord, Outcome, Version
 from ingester.prepare import Limits
 from ingester.quarantine import Quarantined
+from ingester.spool import QUARANTINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,5 +113,10 @@ def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> b
         told = Quarantined.read(spool / finding.path)
         if told is not None:
             writer.record([told.as_record()])
+            return True
+    if finding.kind is FindingKind.DISCARDED_LEFT and spool is not None:
+        name = Path(finding.path).name
+        if writer.discarded([name]):
+            remove_tree(spool / QUARANTINE / name)
             return True
     return False

@@ -11,6 +11,7 @@ once more at the end, and what is younger than a minute is left to the service.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -103,7 +104,7 @@ class _Check:
         if spool is not None:
             self.found += _quarantine(self.reader, spool / QUARANTINE)
         if self.is_live:
-            self.found = [each for each in self.found if self._is_still_so(each)]
+            self.found = [each for each in self.found if self._is_still_so(each, spool)]
         return Findings(tuple(self.found), self.objects, self.derivatives, self.bytes_read)
 
     def _index(self) -> None:
@@ -178,7 +179,7 @@ class _Check:
     def _add(self, kind: FindingKind, path: str) -> None:
         self.found.append(Finding.of(kind, path))
 
-    def _is_still_so(self, finding: Finding) -> bool:
+    def _is_still_so(self, finding: Finding, spool: Path | None) -> bool:
         """Ask once more: beside a running service the two are never at rest."""
         path = self.root / finding.path
         if finding.kind is FindingKind.MISSING_OBJECT:
@@ -191,6 +192,8 @@ class _Check:
             return _is_settled(path) and not self._has_row("derivatives", finding.path)
         if finding.kind is FindingKind.STRAY_FILE:
             return _is_settled(path)
+        if finding.kind is FindingKind.DISCARDED_LEFT and spool is not None:
+            return _is_settled(spool / finding.path)
         if finding.kind is FindingKind.QUARANTINED_WITHOUT_ROW:
             return not self.reader.rows(
                 "SELECT 1 FROM arrivals WHERE arrival_id = ?", (Path(finding.path).name,)
@@ -212,14 +215,19 @@ def _quarantine(reader: Reader, folder: Path) -> Iterator[Finding]:
     """Compare the folders in quarantine with the arrivals that should lie there."""
     waiting = {row["arrival_id"] for row in reader.quarantine(with_foreign=True)}
     lying = set(os.listdir(folder)) if folder.is_dir() else set()
-    settled = {
-        row["arrival_id"]
+    others = {
+        row["arrival_id"]: row["outcome"]
         for row in reader.rows(
-            "SELECT arrival_id FROM arrivals WHERE outcome IN ('quarantined', 'foreign')"
-            " AND (resolved_at IS NOT NULL OR retried_as IS NOT NULL)"
+            "SELECT arrival_id, outcome FROM arrivals"
+            " WHERE outcome IN ('quarantined', 'foreign', 'discarded')"
+            " AND arrival_id IN (SELECT value FROM json_each(?))",
+            (json.dumps([name for name in lying - waiting if name.isascii()]),),
         )
     }
     for arrival_id in sorted(waiting - lying):
         yield Finding.of(FindingKind.MISSING_QUARANTINED, f"{QUARANTINE}/{arrival_id}")
-    for arrival_id in sorted(lying - waiting - settled):
-        yield Finding.of(FindingKind.QUARANTINED_WITHOUT_ROW, f"{QUARANTINE}/{arrival_id}")
+    for arrival_id in sorted(lying - waiting):
+        if arrival_id not in others:
+            yield Finding.of(FindingKind.QUARANTINED_WITHOUT_ROW, f"{QUARANTINE}/{arrival_id}")
+        elif others[arrival_id] == "discarded":
+            yield Finding.of(FindingKind.DISCARDED_LEFT, f"{QUARANTINE}/{arrival_id}")

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sql": ("sql:sql", "Ask the index with read-only SQL."),
     "quarantine": ("quarantine:quarantine", "List the files that could not be archived."),
     "retry": ("quarantine:retry", "Send quarantined files back."),
+    "resolve": ("resolve:resolve", "Decide about quarantined files, conflicts, contradictions."),
     "derive": ("derive:derive", "Make thumbnails and videos again."),
     "verify": ("check:verify", "Compare archive and index, both ways."),
     "rebuild": ("rebuild:rebuild", "Make the index again from the archive."),

@@ -100,6 +100,7 @@ def _print(found: Shown, archive: Path) -> None:
     for problem in found.problems:
         screen.answer(f"problem: {screen.printable(problem['message'])}")
     _print_history(found)
+    _print_decisions(found)
 
 
 def _print_series(found: Shown) -> None:
@@ -176,4 +177,23 @@ def _print_history(found: Shown) -> None:
             for arrival in found.history
         ],
         title="history",
+    )
+
+
+def _print_decisions(found: Shown) -> None:
+    if not found.decisions:
+        return
+    screen.table(
+        ["decided", "by", "decision", "about", "note"],
+        [
+            [
+                decision["at"],
+                decision["decided_by"],
+                decision["decision"],
+                decision["path"] or decision["arrival_id"] or "the study",
+                decision["note"],
+            ]
+            for decision in found.decisions
+        ],
+        title="decisions",
     )

@@ -9,6 +9,7 @@ comparison; `forget` after every rollback, because memory does not roll back.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
@@ -47,7 +48,9 @@ class _Series:
 
 
 @dataclass(slots=True)
-class _Contradiction:
+class Contradiction:
+    """One fact on which an instance and the row above it disagree; `uid` as in the table."""
+
     level: str
     uid: str
     attribute: str
@@ -69,9 +72,9 @@ class Hierarchy:
         self._studies.clear()
         self._series.clear()
 
-    def record(self, instance: Instance, archived_at: str) -> list[_Contradiction]:
+    def record(self, instance: Instance, archived_at: str) -> list[Contradiction]:
         """Make or fill the rows above *instance*; returns what it contradicts."""
-        contradictions: list[_Contradiction] = []
+        contradictions: list[Contradiction] = []
         study = self._studies.get(instance.study_instance_uid)
         if study is None:
             study = self._make_study(instance, archived_at)
@@ -87,7 +90,7 @@ class Hierarchy:
             series = self._make_series(instance)
         if series.study_instance_uid != instance.study_instance_uid:
             contradictions.append(
-                _Contradiction("series", instance.series_instance_uid, "study_instance_uid")
+                Contradiction("series", instance.series_instance_uid, "study_instance_uid")
             )
         if series.attributes != instance.series:
             series.attributes = self._fill(
@@ -95,6 +98,19 @@ class Hierarchy:
                 contradictions,
             )  # fmt: skip
         return contradictions
+
+    def note(
+        self, contradictions: Sequence[Contradiction], instance_id: int, archived_at: str
+    ) -> None:
+        """Record what an instance contradicts; what was told before is not told again."""
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO contradictions (level, uid, attribute, value,"
+            " instance_id, at) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (each.level, each.uid, each.attribute, each.value, instance_id, archived_at)
+                for each in contradictions
+            ],
+        )
 
     def _make_study(self, instance: Instance, archived_at: str) -> _Study:
         uid = instance.study_instance_uid
@@ -104,7 +120,7 @@ class Hierarchy:
             (uid,),
         ).fetchone()
         if row is None:
-            key = self._patient_key(instance.patient)
+            key = self.patient_key(instance.patient)
             values = tuple(getattr(instance.study, name) for name in _STUDY_COLUMNS)
             self.connection.execute(
                 "INSERT INTO studies (study_instance_uid, patient_key, first_archived_at,"
@@ -143,7 +159,7 @@ class Hierarchy:
         return series
 
     def _compare_patient(
-        self, instance: Instance, study: _Study, contradictions: list[_Contradiction]
+        self, instance: Instance, study: _Study, contradictions: list[Contradiction]
     ) -> None:
         """Compare the patient an instance names with its study's.
 
@@ -155,12 +171,12 @@ class Hierarchy:
         # and what comes out must not depend on what happens to be remembered.
         study.person = self._person_of(study.patient_key)
         differing = [
-            _Contradiction("patient", instance.study_instance_uid, name, new)
+            Contradiction("patient", instance.study_instance_uid, name, new)
             for name, old, new in zip(_IDENTITY_COLUMNS, study.person, person, strict=True)
             if old and new and old != new
         ]
         contradictions.extend(differing)
-        key = self._patient_key(instance.patient)
+        key = self.patient_key(instance.patient)
         if differing:
             return
         study.seen = instance.patient
@@ -174,7 +190,8 @@ class Hierarchy:
                     (key, instance.study_instance_uid),
                 )
 
-    def _patient_key(self, patient: PatientAttributes) -> int:
+    def patient_key(self, patient: PatientAttributes) -> int:
+        """Return the key of a patient's row, made where there is none of this identity."""
         person = _person(patient)
         key = self._patients.get(person)
         if key is not None:
@@ -227,7 +244,7 @@ class Hierarchy:
         uid: str,
         known: _Attributes,
         said: _Attributes,
-        contradictions: list[_Contradiction],
+        contradictions: list[Contradiction],
     ) -> _Attributes:
         """Fill the fields nobody had yet; note those that disagree."""
         filled: dict[str, str | int] = {}
@@ -239,7 +256,7 @@ class Hierarchy:
             if old is None:
                 filled[name] = new
             elif _comparable(name, old) != _comparable(name, new):
-                contradictions.append(_Contradiction(level, uid, name))
+                contradictions.append(Contradiction(level, uid, name))
         if not filled:
             return known
         table, key = (

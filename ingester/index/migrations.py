@@ -51,8 +51,13 @@ def _make_first_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _add_decided_by(connection: sqlite3.Connection) -> None:
+    """Remember who decided (a login name)."""
+    connection.execute("ALTER TABLE resolutions ADD COLUMN decided_by TEXT")
+
+
 #: Index 0 leads to `user_version` 1, and so on.
-MIGRATIONS: tuple[Migration, ...] = (_make_first_schema,)
+MIGRATIONS: tuple[Migration, ...] = (_make_first_schema, _add_decided_by)
 
 
 def migrate(

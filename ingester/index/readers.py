@@ -60,7 +60,8 @@ class Overview:
 class Shown:
     """All the index knows of one UID; `level` is study, series or instance.
 
-    `history` holds arrivals, each with `explanation`, a sentence for people.
+    `history` holds arrivals, each with `explanation`, a sentence for people; `decisions`
+    what a person decided about them or about the study (`ingester resolve`).
     """
 
     level: str
@@ -69,6 +70,7 @@ class Shown:
     instances: tuple[Row, ...]
     history: tuple[Row, ...]
     problems: tuple[Row, ...]
+    decisions: tuple[Row, ...]
 
 
 class Reader:
@@ -219,6 +221,11 @@ class Reader:
             row["explanation"] = explained(row)
         return found
 
+    def arrival(self, arrival_id: str) -> Row | None:
+        """Return one row of `arrivals`, None where there is none."""
+        found = self.rows("SELECT * FROM arrivals WHERE arrival_id = ?", (arrival_id,))
+        return found[0] if found else None
+
     def find(self, words: Sequence[str], limit: int = -1) -> list[Row]:
         """Return the studies (as in `study_list`) that match every word.
 
@@ -286,6 +293,7 @@ class Reader:
             instances=tuple(instances),
             history=tuple(history),
             problems=tuple(self._problems_of({row["instance_id"] for row in instances})),
+            decisions=tuple(self._decisions_about(study["study_instance_uid"], history)),
         )
 
     def _complete(self, instance: Row) -> None:
@@ -300,6 +308,14 @@ class Reader:
 
     def _problems_of(self, instance_ids: set[int]) -> list[Row]:
         return [row for row in self.problems() if row["instance_id"] in instance_ids]
+
+    def _decisions_about(self, study_instance_uid: str, arrivals: Sequence[Row]) -> list[Row]:
+        return self.rows(
+            "SELECT at, decided_by, decision, arrival_id, study_instance_uid, path, note"
+            " FROM resolutions WHERE arrival_id IN (SELECT value FROM json_each(?))"
+            " OR (arrival_id IS NULL AND study_instance_uid = ?) ORDER BY resolution_id",
+            (json.dumps([row["arrival_id"] for row in arrivals]), study_instance_uid),
+        )
 
     def _number(self, sql: str, *values: Any) -> int:
         with translated(self.path):

@@ -98,6 +98,27 @@ def recorded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> di
     )
 
 
+def discarded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> set[str]:
+    """Return those of the arrivals that a person has discarded."""
+    found = connection.execute(
+        "SELECT arrival_id FROM arrivals WHERE outcome = 'discarded'"
+        " AND arrival_id IN (SELECT value FROM json_each(?))",
+        (json.dumps([each for each in arrival_ids if each.isascii()]),),
+    )
+    return {row[0] for row in found}
+
+
+def set_aside(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return (arrival id, reason) of the files in quarantine that wait for a person."""
+    found: list[tuple[str, str]] = []
+    for outcome in (Outcome.QUARANTINED, Outcome.FOREIGN):
+        found += connection.execute(
+            f"SELECT arrival_id, reason FROM arrivals WHERE outcome = '{outcome}'"
+            " AND resolved_at IS NULL AND retried_as IS NULL"
+        ).fetchall()
+    return sorted(found)
+
+
 class InstanceInsert:
     """Puts arrival records in, each within a savepoint of its own."""
 
@@ -276,14 +297,7 @@ class InstanceInsert:
             "INSERT INTO headers (instance_id, attributes) VALUES (?, ?)",
             (instance_id, instance.attributes),
         )
-        for each in contradictions:
-            _execute(
-                connection,
-                "INSERT OR IGNORE INTO contradictions (level, uid, attribute, value,"
-                " instance_id, at) VALUES (?, ?, ?, ?, ?, ?)",
-                (each.level, each.uid, each.attribute, each.value, instance_id,
-                 stored.archived_at),
-            )  # fmt: skip
+        self._hierarchy.note(contradictions, instance_id, stored.archived_at)
         return instance_id
 
 

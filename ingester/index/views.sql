@@ -102,18 +102,22 @@ FROM arrivals
 WHERE retried_as IS NULL
 GROUP BY 1, 2;
 
+-- Each message ends with the command to use next.
 CREATE VIEW problems AS
 SELECT
     'quarantined' AS kind, a.finished_at AS at, a.source AS source, a.batch AS batch,
     a.reason AS reason,
-    a.message AS message,
+    coalesce(a.message || ' ', '')
+    || 'Next: ingester retry ' || a.arrival_id || ', or: ingester resolve ' || a.arrival_id
+    AS message,
     a.arrival_id AS arrival_id, a.instance_id AS instance_id
 FROM arrivals AS a
 WHERE a.outcome = 'quarantined' AND a.resolved_at IS NULL AND a.retried_as IS NULL
 UNION ALL
 SELECT
     'conflict', a.finished_at, a.source, a.batch, a.reason,
-    a.message,
+    coalesce(a.message || ' ', '')
+    || 'Next: ingester resolve ' || a.arrival_id || ', or with --make-current',
     a.arrival_id, a.instance_id
 FROM arrivals AS a
 WHERE a.outcome = 'conflict' AND a.resolved_at IS NULL
@@ -134,7 +138,7 @@ SELECT
         WHEN 'encoder-failed' THEN 'the encoder failed'
         ELSE 'the reason is ' || coalesce(d.reason, 'unknown')
     END
-    || '. The object itself is archived and whole.',
+    || '. The object itself is archived and whole. Next: ingester derive --failed',
     (SELECT a.arrival_id FROM arrivals AS a WHERE a.instance_id = i.instance_id
         ORDER BY a.arrival_id LIMIT 1),
     i.instance_id
@@ -155,7 +159,8 @@ SELECT
     END
     || CASE c.attribute WHEN 'study_instance_uid' THEN 'one series appears in two studies'
         ELSE replace(c.attribute, '_', ' ') || ' differs' END
-    || '. The index shows what the first object said (UID ' || c.uid || ').',
+    || '. The index shows what the first object said (UID ' || c.uid || ').'
+    || ' Next: ingester resolve --study ' || i.study_instance_uid,
     (SELECT a.arrival_id FROM arrivals AS a WHERE a.instance_id = i.instance_id
         ORDER BY a.arrival_id LIMIT 1),
     c.instance_id

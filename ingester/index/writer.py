@@ -22,7 +22,7 @@ from typing import Literal, TypeVar
 
 from ingester import durable
 from ingester.errors import Retry
-from ingester.index import decisions, pending, rows
+from ingester.index import current, decisions, pending, rows
 from ingester.index.additions import unusable
 from ingester.index.columns import PromotedColumn, add_columns
 from ingester.index.connection import (
@@ -32,6 +32,8 @@ from ingester.index.connection import (
     is_missing,
     translated,
 )
+from ingester.index.current import IssuerOf, no_issuer
+from ingester.index.decisions import Decided, Decision, Wish
 from ingester.index.hierarchy import Hierarchy
 from ingester.index.migrations import MIGRATIONS, keep_copy, migrate, ours_in
 from ingester.index.rows import Event, NotRecorded
@@ -104,6 +106,16 @@ class Writer:
         with self._reading() as connection:
             return set(rows.recorded(connection, arrival_ids))
 
+    def discarded(self, arrival_ids: Collection[str]) -> set[str]:
+        """Return those of the arrivals that a person has discarded."""
+        with self._reading() as connection:
+            return rows.discarded(connection, arrival_ids)
+
+    def set_aside(self) -> list[tuple[str, str]]:
+        """Return (arrival id, reason) of the files in quarantine that wait for a person."""
+        with self._reading() as connection:
+            return rows.set_aside(connection)
+
     def record(
         self, records: Sequence[ArrivalRecord], *, announce: bool = True
     ) -> list[int | None]:
@@ -173,21 +185,41 @@ class Writer:
 
     def resolve(
         self,
-        arrival_ids: Sequence[str],
+        words: Sequence[str],
         *,
-        decision: decisions.Decision,
+        decision: Wish,
         at: str,
+        by: str | None = None,
         note: str | None = None,
         study_instance_uid: str | None = None,
-    ) -> list[str]:
-        """Record a person's decision; returns the arrivals it settled.
+        issuer_of: IssuerOf = no_issuer,
+    ) -> Decided:
+        """Record a person's decision about what *words* name; returns what came of it.
 
-        With *study_instance_uid*, all unresolved conflicts of the study and every
-        contradiction about it as well.
+        With *study_instance_uid*, about all undecided conflicts of the study and every
+        contradiction in it as well.  *issuer_of* tells what a source's files leave out.
         """
+        made = Decision(decision, at, by, note)
         return self.run_in_transaction(
-            lambda c: decisions.resolve(c, arrival_ids, decision, at, note, study_instance_uid)
+            lambda c: decisions.decide(
+                c, self._rows_above(), words, study_instance_uid, made, issuer_of
+            )
         )
+
+    def fill_anew(self, paths: Sequence[str], issuer_of: IssuerOf = no_issuer) -> None:
+        """Let what a person made current, in this order, speak for the rows above it."""
+
+        def fill(connection: sqlite3.Connection) -> None:
+            found = [
+                connection.execute(
+                    "SELECT instance_id FROM instances WHERE path = ?", (path,)
+                ).fetchone()
+                for path in paths
+            ]
+            made = [row[0] for row in found if row is not None]
+            current.fill_anew(connection, self._rows_above(), made, issuer_of)
+
+        self.run_in_transaction(fill)
 
     def attempts(self, arrival_id: str) -> int:
         """Return how often a claim was tried alone and not survived."""
@@ -284,6 +316,10 @@ class Writer:
         """Put an ordinary (not WAL) copy of the index at *path*, atomically."""
         with self._reading() as connection:
             keep_copy(connection, path, self._mode)
+
+    def _rows_above(self) -> Hierarchy:
+        assert self._hierarchy is not None  # made with the connection
+        return self._hierarchy
 
     def _inserts(self) -> rows.InstanceInsert:
         assert self._insert is not None  # made with the connection

@@ -1,12 +1,14 @@
-"""What an earlier run left half-done outside the line: quarantine and retries."""
+"""What an earlier run left half-done outside the line: quarantine, retries, decisions."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from ingester.index.writer import Writer
 from ingester.model import ArrivalRecord, Clock, moment, new_id
 from ingester.quarantine import (
+    discard,
     finish_quarantine,
     forget_sent_back,
     quarantined,
@@ -16,13 +18,15 @@ from ingester.spool import Spool
 
 
 def finish_half_done(spool: Spool, writer: Writer, clock: Clock) -> Iterator[ArrivalRecord]:
-    """Finish moves to and from quarantine that a crash interrupted.
+    """Finish moves to and from quarantine, and out of the world, that a crash interrupted.
 
     Yields the rows that were missing, once each is committed: what lies in
     quarantine always has one.
     """
     for folder in spool.half_quarantined():
         finish_quarantine(spool, folder, folder.name)
+    for arrival_id in sorted(writer.discarded(os.listdir(spool.quarantine_folder))):
+        discard(spool, arrival_id)
     found = list(quarantined(spool))
     known = writer.finished([told.arrival_id for _, told in found])
     for _, told in found:

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ingester.archive import Archive
 from ingester.config import Settings
 from ingester.control import Document, Refused
 from ingester.errors import Retry
+from ingester.index.decisions import Wish
 from ingester.index.writer import Writer
 from ingester.ingest.recovery import retry as send_back
 from ingester.model import Clock, Kind, Reason, moment, type_json
-from ingester.quarantine import discard, quarantined
+from ingester.quarantine import discard
 from ingester.service import rooms
 from ingester.spool import Spool
 
@@ -53,7 +54,7 @@ def retry(site: OpenSite, arguments: Document) -> Document:
         raise Refused(f"there is no reason {reason}; the reasons are: {', '.join(Reason)}")
     if arguments.get("all") or (reason is not None and not ids):
         is_meant = _by_reason(reason)
-        ids = [told.arrival_id for _, told in quarantined(site.spool) if is_meant(told.reason)]
+        ids = [each for each, why in site.writer.set_aside() if is_meant(Reason(why))]
     retried, failed = [], []
     for arrival_id in ids:
         try:
@@ -73,27 +74,41 @@ def _by_reason(reason: object) -> Callable[[Reason], bool]:
 
 
 def resolve(site: OpenSite, arguments: Document) -> Document:
-    """Record a person's decision on quarantined files, conflicts, contradictions."""
-    ids = _texts(arguments, "ids")
-    decision: Literal["accept", "make-current", "discard"] = "accept"
+    """Record a person's decision on quarantined files, conflicts, contradictions.
+
+    `ids` name arrivals or objects, `study` a study; `by` is the person's login name.
+    """
+    wish: Wish = "accept"
     if arguments.get("discard"):
-        decision = "discard"
+        wish = "discard"
     elif arguments.get("make_current"):
-        decision = "make-current"
-    at = moment(site.clock.now())
-    settled = site.writer.resolve(
-        ids,
-        decision=decision,
-        at=at,
+        wish = "make-current"
+    defaults = rooms.source_defaults(site.settings)
+    decided = site.writer.resolve(
+        _texts(arguments, "ids"),
+        decision=wish,
+        at=moment(site.clock.now()),
+        by=arguments.get("by"),
         note=arguments.get("note"),
         study_instance_uid=arguments.get("study"),
+        issuer_of=lambda source: defaults(source)[1],
     )
-    if decision == "discard":
-        # The row first: a crash in between leaves a file that nobody wants, and the
-        # audit stays balanced; the other order would lose a file without a decision.
-        for arrival_id in settled:
-            discard(site.spool, arrival_id)
-    return {"resolved": settled, "failed": [each for each in ids if each not in settled]}
+    stay: list[str] = []
+    if wish == "discard":
+        # The row first: a crash in between leaves a file that nobody wants, which the next
+        # start removes; the other order would lose a file without a decision.
+        for number, arrival_id in enumerate([*decided.settled, *decided.settled_before]):
+            stay += discard(site.spool, arrival_id)
+            if number % _PART == _PART - 1:
+                site.meanwhile()
+    return {
+        "resolved": decided.settled,
+        "resolved_before": decided.settled_before,
+        "studies": decided.studies,
+        "studies_before": decided.studies_before,
+        "failed": [{"id": text, "message": why} for text, why in decided.failed],
+        "stay": stay,
+    }
 
 
 def derive(site: OpenSite, arguments: Document) -> Document:

@@ -91,7 +91,10 @@ def arrival_of(site: Site, description: str) -> str:
 
 def make_current(site: Site, arrival_id: str) -> None:
     """Let a person decide that this version counts."""
-    with_writer(site, lambda w: w.resolve([arrival_id], decision="make-current", at=AT))
+    with_writer(
+        site,
+        lambda w: w.resolve([arrival_id], decision="make-current", at=AT, issuer_of=issuer_of),
+    )
 
 
 # -- what a site can live through --------------------------------------------------------
@@ -133,6 +136,28 @@ def another_made_current_and_back(site: Site) -> None:
     put(site, "d", compressed(instance()))
     for name in ("Other 1", "Other 2", "Other 1"):
         make_current(site, arrival_of(site, name))
+
+
+def a_study_corrected_and_made_current(site: Site) -> None:
+    wrong: dict[str, Any] = {"PatientName": "Mayer^Anna", "PatientSex": "M", "StudyID": None}
+    right: dict[str, Any] = {
+        "PatientName": "Meyer^Anna",
+        "PatientSex": "F",
+        "StudyDate": "20240102",
+    }
+    for name, said in (("wrong", wrong), ("right", right)):
+        for number in (1, 2):
+            drop(site.spool.root / name / str(number), instance(1, instance=number, **said))
+        site.ingest_all()
+    study = uid(1, 1)
+    with_writer(
+        site,
+        lambda w: w.resolve(
+            [], decision="make-current", at=AT, study_instance_uid=study, issuer_of=issuer_of
+        ),
+    )
+    put(site, "late", instance(1, instance=3, **right))
+    put(site, "old", instance(1, instance=4, **wrong))
 
 
 def settled_by_a_person(site: Site) -> None:
@@ -275,7 +300,8 @@ SCENARIOS: dict[str, Scenario] = {
     each.__name__: each
     for each in (
         plain_studies, one_study_from_two_sources, duplicates, variants, conflicts,
-        another_made_current_and_back, settled_by_a_person, files_set_aside, archive_files,
+        another_made_current_and_back, a_study_corrected_and_made_current, settled_by_a_person,
+        files_set_aside, archive_files,
         fields_filled_late, contradictions, patients_told_apart, a_patient_known_better_later,
         promoted_columns, sources_with_defaults, events, derivatives,
         a_damaged_object_sent_again, adopted_by_repair, claims_that_killed_their_reader,
@@ -290,6 +316,11 @@ def defaults(source: str) -> tuple[str, str]:
     """Return the same as a rebuild asks for it."""
     found = SOURCES.get(source, SourceDefaults())
     return found.character_set, found.issuer_of_patient_id
+
+
+def issuer_of(source: str) -> str:
+    """Return the issuer that a source's files leave out."""
+    return defaults(source)[1]
 
 
 def lose_index(site: Site) -> Path:

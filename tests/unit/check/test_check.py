@@ -210,6 +210,20 @@ def test_quarantine_is_compared_with_its_rows(full: Site) -> None:
     ]
 
 
+def test_what_a_person_discarded_is_not_left_lying(full: Site) -> None:
+    folders = sorted((full.spool.root / "quarantine").iterdir())
+    writer = Writer.open(full.index)
+    at = moment(SystemClock().now())
+    writer.resolve([folders[0].name], decision="discard", at=at)
+    writer.resolve([folders[1].name], decision="accept", at=at)
+    writer.close()
+    # A crash came between the row and the file.
+    assert found(full) == [("discarded-left", f"quarantine/{folders[0].name}")]
+    assert mend(full) == (["discarded-left"], [])
+    assert found(full) == []
+    assert [each.name for each in (full.spool.root / "quarantine").iterdir()] == [folders[1].name]
+
+
 def test_a_damaged_index_is_a_finding(full: Site) -> None:
     data = bytearray(full.index.read_bytes())
     data[8192:] = b"\xa5" * (len(data) - 8192)

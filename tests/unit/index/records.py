@@ -36,7 +36,10 @@ def header(
     attributes: dict[str, Any] | None = None,
     **overrides: Any,
 ) -> Instance:
-    """Return a header; *overrides* are columns of patients, studies, series or images."""
+    """Return a header; *overrides* are columns of patients, studies, series or images.
+
+    Unless *attributes* are given, the JSON header says what the columns say.
+    """
     values: dict[str, Any] = {
         "patient_id": f"P{patient:04d}",
         "patient_name": f"Family{patient}^Given{patient}",
@@ -70,9 +73,19 @@ def header(
         study=of(StudyAttributes),
         series=of(SeriesAttributes),
         image=of(ImageAttributes),
-        attributes=json.dumps(attributes or {"SOPInstanceUID": sop}),
+        attributes=json.dumps(attributes or {"SOPInstanceUID": sop, **_keywords(values)}),
         has_pixels=True,
     )
+
+
+def _keywords(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns by their DICOM keywords: `patient_id` is PatientID."""
+    parts = {"id": "ID", "of": "Of", "uid": "UID"}
+    return {
+        "".join(parts.get(part, part.capitalize()) for part in name.split("_")): value
+        for name, value in columns.items()
+        if value is not None
+    }
 
 
 def archived(

@@ -225,16 +225,17 @@ def test_quarantine_batches_and_overview(writer: Writer, reader: Reader) -> None
     assert (overview.studies, overview.instances, overview.foreign) == (1, 1, 1)
     messages = [row["message"] for row in reader.problems()]
     assert messages == [
-        "The file was cut short: part of it never arrived. Send it again.",
+        "The file was cut short: part of it never arrived. Send it again."
+        " Next: ingester retry a-1, or: ingester resolve a-1",
         "The video could not be made: it took longer than the limits allow."
-        " The object itself is archived and whole.",
+        " The object itself is archived and whole. Next: ingester derive --failed",
     ]
 
 
 def test_every_reason_has_words_of_its_own(writer: Writer, reader: Reader) -> None:
     reasons = [each for each in Reason if each.outcome is Outcome.QUARANTINED]
     writer.record([set_aside(f"a-{each}", each) for each in reasons])
-    messages = {row["message"] for row in reader.problems()}
+    messages = {row["message"].partition(" Next: ")[0] for row in reader.problems()}
     assert len(messages) == len(reasons)
     assert "The file could not be archived." not in messages
 

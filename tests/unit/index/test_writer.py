@@ -254,30 +254,33 @@ def test_another_writer_makes_it_a_retry(writer: Writer, path: Path) -> None:
 def test_retry_and_resolution_leave_their_marks(writer: Writer) -> None:
     writer.record([set_aside(f"a-{n}") for n in range(4)])
     writer.mark_retried("a-0", "a-9", at(5))
-    assert writer.resolve(["a-1", "a-0"], decision="discard", at=at(6), note="blank") == ["a-1"]
-    assert writer.resolve(["a-2"], decision="accept", at=at(6)) == ["a-2"]
+    decided = writer.resolve(["a-1", "a-0"], decision="discard", at=at(6), note="blank", by="rao")
+    assert decided.settled == ["a-1"]
+    assert decided.failed == [("a-0", "it was sent back as a-9: decide on that one")]
+    assert writer.resolve(["a-2"], decision="accept", at=at(6)).settled == ["a-2"]
     assert ask(writer, "SELECT arrival_id FROM problems") == ["a-3"]
     assert ask(writer, "SELECT outcome, retried_as FROM arrivals ORDER BY arrival_id")[:2] == [
         ("quarantined", "a-9"),
         ("discarded", None),
     ]
-    rows = ask(writer, "SELECT decision, arrival_id, note FROM resolutions")
-    assert rows == [("discard", "a-1", "blank"), ("accept", "a-2", None)]
+    rows = ask(writer, "SELECT decision, arrival_id, note, decided_by, at FROM resolutions")
+    assert rows == [("discard", "a-1", "blank", "rao", at(6)), ("accept", "a-2", None, None, at(6))]
 
 
 def test_a_person_may_make_a_conflict_current(writer: Writer) -> None:
     one = archived(header())
     two = archived(header(), outcome=Outcome.CONFLICT, salt="x")
     writer.record([one, two])
-    assert writer.resolve([one.arrival_id], decision="make-current", at=at(6)) == []
-    settled = writer.resolve([two.arrival_id], decision="make-current", at=at(6))
+    unchanged = writer.resolve([one.arrival_id], decision="make-current", at=at(6))
+    assert (unchanged.settled, unchanged.settled_before) == ([], [one.arrival_id])
+    settled = writer.resolve([two.arrival_id], decision="make-current", at=at(6)).settled
     assert settled == [two.arrival_id]
     assert ask(writer, "SELECT version FROM instances ORDER BY instance_id") == [
         "conflict",
         "current",
     ]
     assert ask(writer, "SELECT count(*) FROM problems") == [0]
-    assert writer.resolve([two.arrival_id], decision="discard", at=at(6)) == []
+    assert writer.resolve([two.arrival_id], decision="discard", at=at(6)).settled == []
 
 
 def test_a_study_is_resolved_as_a_whole(writer: Writer) -> None:
