@@ -397,17 +397,42 @@ class KnownVersion:
     version: Version
     archived_at: str
 
+    @property
+    def source(self) -> str:
+        """Return whom it came from: the first part of its path."""
+        return self.path.split("/", 1)[0]
+
+
+#: The keywords that tell patients apart (contract, section 4), and studies.
+PATIENT_KEYWORDS = frozenset(("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"))
+STUDY_KEYWORDS = frozenset(
+    ("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The comparison of a new file with one stored version of its UID.
 
-    `differs` holds keywords (or "gggg,eeee" tags), never values.
+    `differs` holds keys of `headers.attributes`, in sequences paths of them
+    ("RequestAttributesSequence/ScheduledProcedureStepID"), never values.
     """
 
     outcome: Outcome  # DUPLICATE, VARIANT or CONFLICT
     differs: tuple[str, ...] = ()
-    pixels_differ: bool = False
+    pixels_differ: bool | None = False  # None: they could not be compared
+    patient_differs: bool = False  # one of PATIENT_KEYWORDS
+    study_differs: bool = False  # one of STUDY_KEYWORDS
+
+    @property
+    def evidence(self) -> dict[str, type_json]:
+        """Return what `arrivals.detail` tells of a conflict."""
+        return {
+            "differs": list(self.differs),
+            "pixels_differ": self.pixels_differ,
+            "patient_differs": self.patient_differs,
+            "study_differs": self.study_differs,
+        }
 
 
 @dataclass(frozen=True, slots=True)

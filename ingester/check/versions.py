@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from ingester.check.objects import ObjectReader
-from ingester.compare import CompareRequest, compare
+from ingester.compare import CannotCompare, CompareRequest, compare
 from ingester.index.words import explained
 from ingester.index.writer import Writer
 from ingester.model import Outcome, Verdict
@@ -21,7 +21,10 @@ def tell_variants(writer: Writer, reader: ObjectReader, paths: Sequence[str]) ->
         current = writer.run_in_transaction(partial(_current_of, path))
         if current is None:
             continue  # the current one is gone: a conflict is what asks for a person
-        verdict = _compared(reader, path, current)
+        try:
+            verdict = _compared(reader, path, current)
+        except CannotCompare:
+            continue  # it was damaged just now
         writer.run_in_transaction(partial(_write, path, verdict))
 
 
@@ -40,6 +43,7 @@ def _compared(reader: ObjectReader, path: str, current: str) -> Verdict:
         new_path=str(reader.root / path),
         old_path=str(reader.root / current),
         character_set=reader.defaults(path.split("/", 1)[0])[0],
+        old_character_set=reader.defaults(current.split("/", 1)[0])[0],
     )
     try:
         return reader.pool.submit(compare, request)()
@@ -51,11 +55,7 @@ def _compared(reader: ObjectReader, path: str, current: str) -> Verdict:
 
 def _write(path: str, verdict: Verdict, connection: sqlite3.Connection) -> None:
     if verdict.outcome is Outcome.CONFLICT:
-        detail = {
-            "from_archive": True,
-            "differs": list(verdict.differs),
-            "pixels_differ": verdict.pixels_differ,
-        }
+        detail = {"from_archive": True, **verdict.evidence}
         message = explained({"outcome": "conflict", "detail": detail})
         connection.execute(
             "UPDATE arrivals SET detail = ?, message = ? WHERE outcome = 'conflict'"

@@ -61,7 +61,7 @@ def _members(elements: list[Element], context: str, is_signed: bool, notes: set[
     creators: dict[int, str] = {}
     for tag, vr, value in elements:
         if tag & 0x10000:
-            name, vr = _private(tag, vr, value, creators, names, context)
+            name, vr = private_element(tag, vr, value, creators, names, context)
             names.add(name)
             if type(value) is bytes:
                 convert = remembered_value if len(value) <= _REMEMBERED else json_value
@@ -139,7 +139,7 @@ def _is_signed(elements: list[Element], order: str, inherited: bool) -> bool:
 # -- private elements --------------------------------------------------------------------
 
 
-def _private(
+def private_element(
     tag: int,
     vr: bytes,
     value: Value,
@@ -147,7 +147,13 @@ def _private(
     names: set[str],
     context: str,
 ) -> tuple[str, bytes]:
-    # Returns (name, VR) of a private element; remembers the creators of the data set.
+    """Return (name, VR) of a private element.
+
+    Parameters
+    ----------
+    creators : those of the data set so far, by tag; this one is added if it is one
+    names : those given so far in the data set
+    """
     if is_creator(tag):
         if type(value) is bytes:
             creators.setdefault(tag, text_of(b"LO", value, context)[0].strip(" \0"))

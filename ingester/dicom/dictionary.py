@@ -7,6 +7,7 @@ hostile file can name every tag there is.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom.tag import Tag
 
 PIXEL_DATA = 0x7FE00010
+
+_TAG = re.compile(r"[0-9A-F]{8}")
 
 #: Value representations with a 16-bit length in explicit encodings (PS3.5 §7.1.2).
 SHORT = frozenset((b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO")) | {
@@ -94,3 +97,13 @@ def implicit_vr(tag: int) -> bytes:
 def is_creator(tag: int) -> bool:
     """Tell whether the tag reserves a private block."""
     return bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF
+
+
+@lru_cache(maxsize=65536)
+def tag_of(name: str) -> int:
+    """Return the tag of a key of the header's JSON; of a private one without its block."""
+    tag = datadict.tag_for_keyword(name)
+    if tag is not None:
+        return tag
+    digits = name[-8:].replace("xx", "00")
+    return int(digits, 16) if _TAG.fullmatch(digits) else 0

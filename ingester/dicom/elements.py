@@ -63,10 +63,14 @@ class Bulk:
 
 @dataclass(slots=True)
 class Sequence:
-    """The items of a sequence, each a list of elements."""
+    """The items of a sequence, each a list of elements.
+
+    `span` is the (offset, length) of its bytes, where a length was written.
+    """
 
     encoding: Encoding
     items: list[list[Element]] = field(default_factory=list)
+    span: tuple[int, int] | None = None
 
 
 Value = bytes | Bulk | Sequence

@@ -274,7 +274,7 @@ class Walker(Cursor):
             raise Reject(
                 Reason.TOO_DEEP, "The header is nested deeper than the configured limit allows."
             )
-        sequence = Sequence(encoding)
+        sequence = Sequence(encoding, span=None if length is None else (start, length))
         frame.elements.append((tag, b"SQ" if vr == b"UN" else vr, sequence))
         frame.last = tag
         self._stack.append(Frame(encoding, end, is_open=length is None, sequence=sequence))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from ingester.model import PATIENT_KEYWORDS, STUDY_KEYWORDS
 
 _PLAIN = {
     "archived": "Archived.",
@@ -41,6 +44,10 @@ _REASONS = {
 
 _PIXELS = frozenset({"PixelData", "FloatPixelData", "DoubleFloatPixelData"})
 
+#: Private elements are named like this: they are only counted, for their creator's name is
+#: something that a file says.
+_PRIVATE = re.compile(r"(:[0-9A-F]{4}xx[0-9A-F]{2}|(^|/)[0-9A-F]{3}[13579BDF][0-9A-F]{4})(/|$)")
+
 
 def explained(arrival: Mapping[str, Any]) -> str:
     """Return what became of an arrival (a row, its `detail` parsed)."""
@@ -71,20 +78,47 @@ def _duplicate(told: Mapping[str, Any]) -> str:
 
 
 def _conflict(told: Mapping[str, Any], *, is_resolved: bool) -> str:
-    pixels_differ = bool(told.get("pixels_differ"))
     differs = [str(each) for each in told.get("differs") or ()]
-    if pixels_differ:
-        differs = [each for each in differs if each not in _PIXELS]
-    parts = [f"in {listed(differs)}"] if differs else []
-    if pixels_differ:
-        parts.append("in its pixels")
-    words = (
-        "It says it is an object that is stored already (the same SOP Instance UID), but differs "
-        + (" and ".join(parts) or "from it")
-    )
+    lost = told.get("stored_file")
+    words = "It says it is an object that is stored already (the same SOP Instance UID)"
+    if lost and not differs:
+        words += f". The stored file is {lost}, so nobody can tell whether its pixels are the same"
+    else:
+        words += f", but {'; it '.join(_clauses(told, differs)) or 'differs from it'}"
     if is_resolved:
         return f"{words}. Both are kept, and a person has decided which is current."
+    if lost:
+        return f"{words}. This one is kept beside it: restore the lost file, or make this current."
     return f"{words}. Both are kept; the first stays current until a person decides."
+
+
+def _clauses(told: Mapping[str, Any], differs: list[str]) -> Iterator[str]:
+    """Yield what is wrong, the worst first."""
+    patient = [each for each in differs if each in PATIENT_KEYWORDS]
+    study = [each for each in differs if each in STUDY_KEYWORDS]
+    if patient or told.get("patient_differs"):
+        yield f"names another patient ({_differ(patient)})"
+    if study or told.get("study_differs"):
+        is_other = "StudyInstanceUID" in study
+        yield f"{'belongs to' if is_other else 'describes'} another study ({_differ(study)})"
+    rest = [each for each in differs if each not in (*patient, *study, *_PIXELS)]
+    public = [each for each in rest if not _PRIVATE.search(each)]
+    parts = [listed(public)] if public else []
+    if len(public) < len(rest):
+        count = len(rest) - len(public)
+        parts.append("a private element" if count == 1 else f"{count} private elements")
+    if told.get("pixels_differ"):
+        parts.append("its pixels")
+    if parts:
+        yield f"differs in {' and in '.join(parts)}"
+    if told.get("pixels_differ", False) is None and not told.get("stored_file"):
+        yield "has its pixels in another transfer syntax, so they were not compared"
+
+
+def _differ(keywords: Sequence[str]) -> str:
+    if not keywords:
+        return "among much else"
+    return f"{listed(keywords)} {'differs' if len(keywords) == 1 else 'differ'}"
 
 
 def listed(words: Sequence[str], most: int = 8) -> str:

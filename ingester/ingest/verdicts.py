@@ -13,8 +13,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 
 from ingester.archive import Archive, escape_source, instance_path
-from ingester.compare import CompareRequest, compare
-from ingester.errors import Reject
+from ingester.compare import CannotCompare, CompareRequest, compare
 from ingester.index.writer import Writer
 from ingester.ingest.adoption import Adoption
 from ingester.ingest.sealing import Sealing
@@ -131,10 +130,12 @@ class Judge:
             old_path=str(self._archive.absolute(version.path)),
             limits=self._settings.limits,
             character_set=self._settings.defaults_of(entry.item.claim.source).character_set,
+            old_character_set=self._settings.defaults_of(version.source).character_set,
+            old_sha256=version.sha256,
         )
         try:
             return self._executor().submit(compare, request).result()
-        except (FileNotFoundError, Reject):
+        except CannotCompare:
             # The stored file is gone or damaged: both are kept, and `verify` tells.
             return Verdict(Outcome.CONFLICT)
         except BrokenProcessPool:
@@ -175,8 +176,7 @@ class Judge:
         if other is not None:
             told["compared_with"] = other.path
         if verdict.outcome is Outcome.CONFLICT:
-            told["differs"] = list(verdict.differs)
-            told["pixels_differ"] = verdict.pixels_differ
+            told |= verdict.evidence
         self._record(entry, verdict.outcome, told)
 
     def _source(self, entry: Entry, instance: Instance) -> str:

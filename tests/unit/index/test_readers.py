@@ -187,7 +187,8 @@ def test_show_tells_all_of_a_uid(writer: Writer, reader: Reader) -> None:
     assert (shown.level, len(shown.instances), len(shown.history)) == ("instance", 2, 2)
     assert shown.instances[0]["attributes"] == {"KVP": 120}
     assert shown.instances[0]["derivatives"][0]["detail"] == {"frame": 3}
-    assert "differs in PatientName and in its pixels" in shown.history[1]["explanation"]
+    told = shown.history[1]["explanation"]
+    assert "names another patient (PatientName differs); it differs in its pixels" in told
     assert [row["kind"] for row in shown.problems] == ["conflict"]
     study = reader.show(uid(1, 1))
     assert study is not None
