@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ingester.compare.bulk import Held, is_equal_bulk
 from ingester.compare.values import Writing, is_equal
-from ingester.dicom.attributes import private_element, specific_character_set
+from ingester.dicom.attributes import character_set_of, private_element
 from ingester.dicom.dictionary import PIXEL_DATA, entry, is_creator, private_vr
 from ingester.dicom.elements import Bulk, Element, Sequence, Value
 from ingester.dicom.sources import Source
@@ -62,7 +62,7 @@ class DataSet:
         self, elements: list[Element], order: str, character_set: str, source: Source
     ) -> None:
         self.order = order
-        self.character_set = specific_character_set(elements, set()) or character_set
+        self.character_set = character_set_of(elements, character_set, set())
         self.source = source
         #: By name, and whether it is a private creator: the text is its name then.
         self.slots: dict[tuple[str, bool], _Slot] = {}

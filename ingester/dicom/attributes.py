@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 
-from ingester.dicom.character_sets import codec
+from ingester.dicom.character_sets import codec, says_something, shown
 from ingester.dicom.dictionary import AMBIGUOUS, LOOK_UP_TABLES, entry, is_creator, private_vr
 from ingester.dicom.elements import Bulk, Element, Sequence, Value
 from ingester.dicom.part10 import Parsed
@@ -50,6 +50,17 @@ def specific_character_set(elements: list[Element], notes: set[str]) -> str:
         if tag > _CHARACTER_SET:
             break
     return ""
+
+
+def character_set_of(elements: list[Element], default: str, notes: set[str]) -> str:
+    """Return the character set that applies to a data set, or to an item of a sequence.
+
+    That is what it names for itself, else the *default*: of its source, of the data set
+    that it lies in.  A set that nobody knows says nothing, nor does plain ASCII, which
+    needs no name.
+    """
+    named = specific_character_set(elements, notes)
+    return named if says_something(named) or not default else default
 
 
 def _members(elements: list[Element], context: str, is_signed: bool, notes: set[str]) -> list[str]:
@@ -106,7 +117,7 @@ def _sequence_text(sequence: Sequence, context: str, is_signed: bool, notes: set
     texts: list[str] = []
     length = 0
     for item in sequence.items:
-        inner = order + (specific_character_set(item, notes) or context[1:])
+        inner = order + character_set_of(item, context[1:], notes)
         text = "{" + ",".join(_members(item, inner, is_signed, notes)) + "}"
         length += len(text) + 1
         if length <= _LONGEST_SEQUENCE:
@@ -156,7 +167,7 @@ def private_element(
     """
     if is_creator(tag):
         if type(value) is bytes:
-            creators.setdefault(tag, text_of(b"LO", value, context)[0].strip(" \0"))
+            creators.setdefault(tag, shown(text_of(b"LO", value, context)[0]).strip(" \0"))
         return f"{tag:08X}", b"LO" if vr == b"UN" else vr
     creator = creators.get((tag & 0xFFFF0000) | (tag >> 8 & 0xFF), "")
     if not creator:

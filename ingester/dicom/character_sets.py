@@ -1,8 +1,9 @@
 """Text in any character set of the Standard, decoded without ever failing.
 
 Specific Character Set names one set, or several between which escape sequences
-switch (ISO 2022).  What cannot be decoded is replaced for display and noted: the
-archived file keeps the bytes.
+switch (ISO 2022).  A byte that cannot be decoded is kept: it becomes a lone surrogate
+(U+DC00 and its value), which `shown` replaces by U+FFFD and `written` makes visible
+as a backslash, "x" and two digits.
 
 References
 ----------
@@ -11,6 +12,7 @@ PS3.3 §C.12.1.1.2, PS3.5 §6.1.2 (code extensions), Annexes H to K.
 
 from __future__ import annotations
 
+import codecs
 import re
 from functools import lru_cache
 
@@ -54,6 +56,23 @@ _SINGLE = {
     "203": "iso8859_15",
 }
 _WHOLE = frozenset(("utf_8", "gb18030"))
+#: Read without their escape sequence, as many devices write them: what contains them.
+_WITHOUT_ESCAPE = {"euc_kr": "cp949", "gb2312": "gbk"}
+
+_KEPT = 0xDC00
+_LONE = re.compile("[\udc00-\udcff]")
+
+
+def _keep(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)  # nothing is encoded with it
+    return _kept(error.object[error.start : error.end]), error.end
+
+
+def _kept(undecodable: bytes) -> str:
+    return "".join(chr(_KEPT + byte) for byte in undecodable)
+
+
+codecs.register_error("ingester.keep", _keep)
 
 #: Escape sequence → (the half it fills, codec); "pair": the lower half, two bytes a sign.
 _ESCAPES: dict[bytes, tuple[str, str]] = {
@@ -84,17 +103,31 @@ _NAME_DELIMITER = re.compile(rb"[\\\t\n\f\r^=]")
 
 @lru_cache(maxsize=1024)
 def codec(specific_character_set: str) -> tuple[str, bool]:
-    """Return (the codec of the first set, whether every set is known).
+    """Return (the codec of text before any escape sequence, whether every set is known).
 
     *specific_character_set* is the value as it stands, several split by backslash.
     """
-    terms = [each.strip(" \0").upper() for each in specific_character_set.split("\\")]
-    codecs = [_codec(term) for term in terms]
-    first = codecs[0] or DEFAULT
+    sets = _codecs(specific_character_set)
+    first = sets[0] or DEFAULT
     # Multi-byte sets are reached by escapes; as the first they stand for ASCII.
-    if first.startswith("iso2022") or (len(terms) > 1 and first in ("euc_kr", "gb2312")):
+    if first.startswith("iso2022") or (len(sets) > 1 and first in _WITHOUT_ESCAPE):
         first = DEFAULT
-    return first, None not in codecs
+    if first == DEFAULT:
+        # ASCII has no upper half: what is there without an escape is the next set's.
+        halves = (each for each in sets if each and not each.startswith("iso2022"))
+        first = next((each for each in halves if each != DEFAULT), DEFAULT)
+        first = _WITHOUT_ESCAPE.get(first, first)
+    return first, None not in sets
+
+
+@lru_cache(maxsize=1024)
+def says_something(specific_character_set: str) -> bool:
+    """Tell whether a set is named that is known and goes beyond ASCII."""
+    return any(each not in (None, DEFAULT) for each in _codecs(specific_character_set))
+
+
+def _codecs(specific_character_set: str) -> list[str | None]:
+    return [_codec(each.strip(" \0").upper()) for each in specific_character_set.split("\\")]
 
 
 def _codec(term: str) -> str | None:
@@ -109,11 +142,21 @@ def _codec(term: str) -> str | None:
 def decode(value: bytes, first: str, *, is_name: bool = False) -> tuple[str, bool]:
     """Return (text, whether every byte could be read) of a whole value.
 
-    Raises nothing: what cannot be decoded is replaced by U+FFFD.
+    Raises nothing: a byte that cannot be decoded is kept as a lone surrogate.
     """
     if b"\x1b" in value and first not in _WHOLE:
         return _decode_extended(value, first, _NAME_DELIMITER if is_name else _DELIMITER)
     return _decode_run(value, first)
+
+
+def shown(text: str) -> str:
+    """Return decoded text for people: U+FFFD stands for what could not be decoded."""
+    return _LONE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def written(text: str) -> str:
+    """Return decoded text, what could not be decoded as a backslash, "x", two digits."""
+    return _LONE.sub(lambda found: f"\\x{ord(found[0]) - _KEPT:02X}", text)
 
 
 def _decode_run(run: bytes, name: str) -> tuple[str, bool]:
@@ -122,7 +165,7 @@ def _decode_run(run: bytes, name: str) -> tuple[str, bool]:
     try:
         return run.decode(name), True
     except UnicodeDecodeError:
-        return run.decode(name, "replace"), False
+        return run.decode(name, "ingester.keep"), False
 
 
 def _decode_default(run: bytes) -> tuple[str, bool]:
@@ -173,9 +216,20 @@ def _decode_extended(value: bytes, first: str, delimiter: re.Pattern[bytes]) -> 
 def _decode_pairs(run: bytes, name: str) -> tuple[str, bool, int]:
     # Two bytes a sign, until a control character (a line ends the set) or the run does.
     end = next((at for at, byte in enumerate(run) if byte < 0x21 or byte > 0x7E), len(run))
-    escape = b"\x1b$(D" if name == "iso2022_jp_2" else b"\x1b$B"
-    escaped = escape + run[:end] + b"\x1b(B"
     try:
-        return escaped.decode(name), True, end
+        return _pairs(run[:end], name), True, end
     except UnicodeDecodeError:
-        return escaped.decode(name, "replace"), False, end
+        signs = [run[at : at + 2] for at in range(0, end, 2)]
+        return "".join(_pair_or_kept(sign, name) for sign in signs), False, end
+
+
+def _pairs(signs: bytes, name: str) -> str:
+    escape = b"\x1b$(D" if name == "iso2022_jp_2" else b"\x1b$B"
+    return (escape + signs + b"\x1b(B").decode(name)
+
+
+def _pair_or_kept(sign: bytes, name: str) -> str:
+    try:
+        return _pairs(sign, name)
+    except UnicodeDecodeError:
+        return _kept(sign)

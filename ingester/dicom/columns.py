@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from ingester.dicom.character_sets import shown
 from ingester.dicom.dictionary import PIXEL_DATA, entry
 from ingester.dicom.elements import Bulk, Value
 from ingester.dicom.uid import UnsafeUid, validated_uid
@@ -29,7 +30,8 @@ _NOTHING: tuple[bytes, Value] = (b"", b"")
 @lru_cache(maxsize=16384)
 def plain_text(vr: bytes, value: bytes, context: str) -> str | None:
     """Return the text without its padding, None where nothing is left."""
-    stripped = text_of(vr, value, context)[0].strip(" \0")
+    text, is_whole = text_of(vr, value, context)
+    stripped = (text if is_whole else shown(text)).strip(" \0")
     return stripped or None
 
 

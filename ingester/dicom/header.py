@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from ingester.dicom import part10
-from ingester.dicom.attributes import header_text, specific_character_set
+from ingester.dicom.attributes import character_set_of, header_text
 from ingester.dicom.columns import (
     has_other_length,
     has_pixels,
@@ -102,7 +102,7 @@ def instance(
         _refuse_contradictions(parsed.elements)
     sop_class, sop_instance, study, series = _identify(parsed, root, notes)
     order = parsed.encoding.order
-    context = order + (specific_character_set(parsed.elements, notes) or character_set)
+    context = order + character_set_of(parsed.elements, character_set, notes)
     attributes = header_text(parsed, context, notes)
     if min(root) < 0x00030000:
         is_command = min(root) < 0x00010000

@@ -16,7 +16,7 @@ from datetime import date
 from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 
-from ingester.dicom.character_sets import DEFAULT, codec, decode
+from ingester.dicom.character_sets import DEFAULT, codec, decode, written
 
 #: A number longer than this is not one (PS3.5 §6.2: DS 16, IS 12 characters).
 _LONGEST_NUMBER = 64
@@ -75,16 +75,22 @@ def json_value(
     note = None if is_whole else "undecodable-text"
     if vr in _ONE_TEXT:
         trimmed = text.rstrip(" \0")
-        return _one(quoted(trimmed) if trimmed else NULL, is_single), note
+        return _one(quoted(written(trimmed)) if trimmed else NULL, is_single), note
     convert = _CONVERT.get(vr, _plain)
-    parts = [convert(part) for part in text.split("\\")]
+    values = text.split("\\")
+    if not is_whole:
+        values = [written(each) for each in values]  # which has backslashes of its own
+    parts = [convert(each) for each in values]
     if len(parts) == 1 and (is_single or parts[0] == NULL):
         return parts[0], note
     return f"[{','.join(parts)}]", note
 
 
 def text_of(vr: bytes, value: bytes, context: str) -> tuple[str, bool]:
-    """Return (decoded text with its padding, whether every byte could be read)."""
+    """Return (decoded text with its padding, whether every byte could be read).
+
+    A byte that could not is in it as a lone surrogate (`character_sets`).
+    """
     if value.isascii() and b"\x1b" not in value:
         return value.decode("ascii"), True
     first = codec(context[1:])[0]

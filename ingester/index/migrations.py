@@ -25,6 +25,7 @@ from ingester.errors import Fatal
 from ingester.index.additions import names_in, put_back, quoted, set_aside
 from ingester.index.columns import index_name
 from ingester.index.connection import APPLICATION_ID
+from ingester.index.names import folded
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,17 @@ def _add_decided_by(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE resolutions ADD COLUMN decided_by TEXT")
 
 
+def _fold_names_anew(connection: sqlite3.Connection) -> None:
+    """Half-width letters and letters with quotes are folded otherwise than before."""
+    rows = connection.execute("SELECT patient_key, patient_name FROM patients").fetchall()
+    connection.executemany(
+        "UPDATE patients SET patient_name_folded = ? WHERE patient_key = ?",
+        ((folded(name) or None, key) for key, name in rows),
+    )
+
+
 #: Index 0 leads to `user_version` 1, and so on.
-MIGRATIONS: tuple[Migration, ...] = (_make_first_schema, _add_decided_by)
+MIGRATIONS: tuple[Migration, ...] = (_make_first_schema, _add_decided_by, _fold_names_anew)
 
 
 def migrate(

@@ -2,18 +2,30 @@
 
 Identity asks "is this the same name?" and forgives case and padding; a search asks
 "does this sound like it?" and forgives accents and scripts: every component group
-(alphabetic, ideographic, phonetic) is folded to lower-case ASCII.
+(alphabetic, ideographic, phonetic) is folded to lower-case ASCII.  Where folding says
+too little (many a Chinese character is read "li", as half of "Oliver" is), a search
+compares the signs themselves.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from dataclasses import dataclass
 from functools import lru_cache
 
 from anyascii import anyascii
 
-# What German, Danish and Swedish typists write where the keyboard lacks the letter.
-_DIGRAPHS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae"})
+# What typists write where the keyboard lacks the letter, and what it is folded to.
+_DIGRAPHS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+_SHORTENED = (("ae", "a"), ("oe", "o"), ("ue", "u"), ("aa", "a"), ("yo", "e"))
+#: A GLOB pattern for names that have such a letter (or its dots, set apart).
+HAS_DIGRAPH = "*[äöüøåëÄÖÜØÅёЁ\u0308\u030a]*"
+#: What stands between the words of a name, as written or as typed.
+_BETWEEN = re.compile(r"[\s^=]+")
+#: Signs that mean more than their reading: Chinese characters, Korean syllables.
+_SIGNS = re.compile("[\u1100-\u11ff\u3005\u3007\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+                    "\U00020000-\U0003ffff]")  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -36,18 +48,58 @@ def folded(text: str | None) -> str:
     """Return *text* as lower-case ASCII words, each component a word of its own."""
     if not text:
         return ""
-    words = anyascii(text.replace("^", " ").replace("=", " ")).lower().split()
+    plain = unicodedata.normalize("NFKC", text.replace("^", " ").replace("=", " "))
+    if not plain.isascii():
+        plain = "".join(_ascii(character) for character in plain)
+    return " ".join(plain.lower().replace("`", "'").split())
+
+
+def _ascii(character: str) -> str:
+    plain: str = anyascii(character)
     # Soft signs and the like come out as quotes that nobody types in a search.
-    return " ".join(word.replace("`", "'") for word in words)
+    return plain.replace("'", "").replace("`", "") if character.isalpha() else plain
 
 
-def spellings(word: str) -> tuple[str, ...]:
-    """Return the folded forms under which *word* may stand in the index.
+def words_of(text: str) -> list[str]:
+    """Return the words that somebody typed, a name's components among them."""
+    return [word for word in _BETWEEN.split(text) if word]
 
-    "Müller" is found as "muller" and as "mueller", and "mueller" finds "Müller".
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for in names; any one of the forms will do.
+
+    `folded` stand in the folded name, `joined` in the folded name without spaces, and
+    `signs` in the normalised name without `^` and spaces.  `shortened` stands in the
+    folded name of those who `HAS_DIGRAPH` finds, lest "maeda" should find every Yamada.
     """
-    lower = unicodedata.normalize("NFC", word).lower()
+
+    folded: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+    shortened: str | None = None
+
+
+@lru_cache(maxsize=1024)
+def wanted(word: str) -> Wanted:
+    """Return the forms under which a typed *word* may stand in the index.
+
+    "Müller" is found as "muller" and as "mueller", and "mueller" finds "Müller".  Words
+    that no one puts spaces between (やまだたろう) find a name that has them.
+    """
+    composed = unicodedata.normalize("NFC", word)
+    compatible = unicodedata.normalize("NFKC", word)
+    if _SIGNS.search(compatible):
+        return Wanted(signs=_distinct(composed.upper(), compatible.upper()))
+    lower = compatible.lower()
     plain = folded(lower)
-    shortened = plain.replace("ue", "u").replace("oe", "o").replace("ae", "a")
-    candidates = (plain, folded(lower.translate(_DIGRAPHS)), shortened)
-    return tuple(dict.fromkeys(each for each in candidates if each))
+    if not lower.isascii():
+        return Wanted(joined=_distinct(plain, folded(lower.translate(_DIGRAPHS))))
+    shortened = plain
+    for long, short in _SHORTENED:
+        shortened = shortened.replace(long, short)
+    return Wanted(folded=_distinct(plain), shortened=shortened if shortened != plain else None)
+
+
+def _distinct(*forms: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(form for form in forms if form))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import Any, Self
 
 from ingester.errors import Fatal
 from ingester.index.connection import connect_reader, translated
-from ingester.index.names import folded, spellings
+from ingester.index.names import HAS_DIGRAPH, folded, wanted, words_of
 from ingester.index.words import explained
 from ingester.model import Kind
 
@@ -231,10 +232,13 @@ class Reader:
 
         A word matches a part of the name (any script, with or without accents), of the
         patient ID, accession number or description; a date or the beginning of one; a
-        modality; a Study Instance UID.
+        modality; a Study Instance UID.  Spaces, `^` and `=` part words, in any order.
         """
+        parts = [part for word in words for part in words_of(word)]
+        if words and not parts:
+            return []
         conditions, values = [], []
-        for word in words:
+        for word in parts:
             condition, its_values = _matching(word)
             conditions.append(condition)
             values += its_values
@@ -339,18 +343,28 @@ def authorise_reading(action: int, first: str | None, second: str | None, *_: st
 
 
 def _matching(word: str) -> tuple[str, list[str]]:
-    forms = spellings(word) or (word.lower(),)
-    names = ["instr(p.patient_name_folded, ?) > 0" for _ in forms]
-    conditions = [
-        *names,
-        "instr(lower(p.patient_id), ?) > 0",
-        "instr(lower(s.accession_number), ?) > 0",
-        "instr(folded(s.study_description), ?) > 0",
-        "s.study_instance_uid = ?",
-        "EXISTS (SELECT 1 FROM series AS m WHERE m.study_instance_uid = s.study_instance_uid"
-        " AND m.modality = ?)",
-    ]
-    values = [*forms, word.lower(), word.lower(), folded(word) or word, word, word.upper()]
+    look = wanted(word)
+    texts = dict.fromkeys((word, unicodedata.normalize("NFKC", word)))  # full-width digits
+    conditions: list[str] = []
+    values: list[str] = []
+    for condition, its_values in (
+        ("instr(p.patient_name_folded, ?)", look.folded),
+        ("instr(replace(p.patient_name_folded, ' ', ''), ?)", look.joined),
+        ("instr(replace(replace(p.patient_name_normalised, '^', ''), ' ', ''), ?)", look.signs),
+        ("instr(lower(p.patient_id), lower(?))", texts),
+        ("instr(lower(s.accession_number), lower(?))", texts),
+        ("instr(folded(s.study_description), ?)", (*look.folded, *look.joined)),
+        ("instr(upper(s.study_description), ?)", look.signs),
+        ("s.study_instance_uid = ?", [word]),
+        ("EXISTS (SELECT 1 FROM series AS m WHERE m.study_instance_uid = s.study_instance_uid"
+         " AND m.modality = ?)", [word.upper()]),
+    ):  # fmt: skip
+        for value in its_values:
+            conditions.append(condition)
+            values.append(value)
+    if look.shortened is not None:
+        conditions.append("(p.patient_name GLOB ? AND instr(p.patient_name_folded, ?))")
+        values += [HAS_DIGRAPH, look.shortened]
     date = _beginning_of_date(word)
     if date is not None:
         conditions.append("substr(s.study_date, 1, length(?)) = ?")

@@ -82,6 +82,28 @@ def test_what_a_source_leaves_out_is_filled_in() -> None:
     assert named.patient.issuer_of_patient_id == "Own"
 
 
+@pytest.mark.parametrize("named", [b"", b"ISO_IR 6", b"ISO_IR 999", b"ISO 2022 IR 6"])
+def test_a_character_set_that_says_nothing_leaves_it_to_the_source(named: bytes) -> None:
+    name = "Семёнов^Андрей".encode("iso8859_5")
+    inner = item(el(0x00080005, b"CS", named) + el(0x0008103E, b"LO", name[:6]))
+    content = (
+        el(0x00080005, b"CS", named) + el(0x00081115, b"SQ", inner) + el(0x00100010, b"PN", name)
+    )
+    found = read(raw.part10(content + explicit()), character_set="ISO_IR 144")
+    assert found.patient.patient_name == "Семёнов^Андрей"
+    told = json.loads(found.attributes)
+    assert told["ReferencedSeriesSequence"][0]["SeriesDescription"] == "Семёно"
+    assert ("unknown-character-set" in found.notes) is (named == b"ISO_IR 999")
+
+
+def test_undecodable_text_is_raw_in_json_and_replaced_in_columns() -> None:
+    content = el(0x00080005, b"CS", b"ISO_IR 192") + el(0x00100010, b"PN", b"M\xfcller^A")
+    found = read(raw.part10(content + explicit()))
+    assert found.patient.patient_name == "M\ufffdller^A"
+    assert json.loads(found.attributes)["PatientName"] == r"M\xFCller^A"
+    assert "undecodable-text" in found.notes
+
+
 def test_pixels_of_another_length_are_noted() -> None:
     assert read(encoded(instance(rows=8, PixelData=bytes(100)))).notes == ("pixel-data-length",)
 

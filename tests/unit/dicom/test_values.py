@@ -163,6 +163,34 @@ def test_what_cannot_be_decoded_is_noted_and_never_raises(character_set: str, ra
     assert note == "undecodable-text"
 
 
+def test_bytes_that_cannot_be_decoded_are_kept_and_part_nothing() -> None:
+    context = "<ISO_IR 192"
+    assert value("LO", b"M\xfcller\\\xe4", single=False, context=context) == [
+        r"M\xFCller", r"\xE4",
+    ]  # fmt: skip
+    assert value("LT", b"M\xfcller\\x", context=context) == r"M\xFCller\x"
+    assert value("PN", b"\x1b$B;3B", context="<\\ISO 2022 IR 87") == r"山\x42"
+    assert value("PN", b"\xd5\x5cWang\xff", context="<GBK") == r"誠Wang\xFF"
+    assert value("CS", b"\xb5", context="<ISO_IR 192") == r"\xB5"
+
+
+@pytest.mark.parametrize(
+    ("character_set", "raw", "text"),
+    [
+        ("\\ISO 2022 IR 149", "Hong=홍^길동".encode("euc_kr"), "Hong=홍^길동"),
+        ("\\ISO 2022 IR 149", "햏^길동".encode("cp949"), "햏^길동"),
+        ("\\ISO 2022 IR 58", "Wang=王^小东".encode("gb2312"), "Wang=王^小东"),
+        ("\\ISO 2022 IR 58", "王^誠".encode("gbk"), "王^誠"),
+        ("\\ISO 2022 IR 100", "Müller".encode("latin_1"), "Müller"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 144", "Ив".encode("iso8859_5"), "Ив"),
+    ],
+)
+def test_text_without_its_escape_sequence_is_read_by_the_set_that_is_named(
+    character_set: str, raw: bytes, text: str
+) -> None:
+    assert value("PN", raw, context="<" + character_set) == text
+
+
 def test_writers_spell_character_sets_in_their_own_ways() -> None:
     assert codec("ISO-IR 100") == codec("ISO_IR_100") == ("latin_1", True)
     assert codec("iso_ir 192") == codec("UTF-8") == ("utf_8", True)

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from ingester.errors import Fatal
 from ingester.index import Corrupt, Reader, Writer
-from ingester.index.names import folded, normalised, spellings
+from ingester.index.names import folded, normalised
 from ingester.model import Derivative, DerivativeReason, Kind, Outcome, Reason, Status
 from tests.factory import uid
+from tests.scripts import NAMES
 from tests.unit.index.records import archived, at, header, set_aside
 
 
@@ -147,12 +150,35 @@ def test_find_takes_words_as_people_type_them(
     assert bool(reader.find(words.split())) is is_found
 
 
-@pytest.mark.parametrize("word", ["yamada", "山田", "やまだ", "tarou"])
-def test_every_component_group_of_a_name_is_searched(
-    writer: Writer, reader: Reader, word: str
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("number", range(len(NAMES)), ids=[name.script for name in NAMES])
+def test_a_name_is_found_by_whatever_people_type(
+    writer: Writer, reader: Reader, number: int, form: Literal["NFC", "NFD"]
 ) -> None:
-    writer.record([archived(header(patient_name="Yamada^Tarou=山田^太郎=やまだ^たろう"))])
-    assert len(reader.find([word])) == 1
+    name = NAMES[number]
+    written = unicodedata.normalize(form, name.text)
+    writer.record([archived(header(patient_name=written, patient_id="7"))])
+    for typed in name.typed:
+        assert len(reader.find([typed])) == 1, typed
+    for typed in name.other:
+        assert reader.find([typed]) == [], typed
+
+
+def test_words_of_a_description_are_found_in_any_script(writer: Writer, reader: Reader) -> None:
+    for study, description in enumerate(("CHEST^ROUTINE", "胸部CT平扫", "Поясница", "Schädel")):
+        writer.record([archived(header(study=study, study_description=description))])
+    for typed, study in (
+        ("routine chest", 0), ("胸部", 1), ("平扫 ct", 1), ("поясница", 2), ("poyasnitsa", 2),
+        ("schadel", 3), ("SCHÄDEL", 3),
+    ):  # fmt: skip
+        assert [row["study_id"] for row in reader.find([typed])] == [str(study)], typed
+
+
+def test_numbers_are_found_in_full_width_and_as_written(writer: Writer, reader: Reader) -> None:
+    writer.record([archived(header(patient_id="ÄB-17", accession_number="４７１１"))])
+    for typed in ("ÄB-17", "Äb-17", "17", "１７", "４７１１"):
+        assert len(reader.find([typed])) == 1, typed
+    assert reader.find(["^"]) == []
 
 
 def test_find_lists_the_latest_first(writer: Writer, reader: Reader) -> None:
@@ -166,7 +192,9 @@ def test_names() -> None:
     assert normalised("A^B==") == "A^B"
     assert normalised(None) == folded(None) == ""
     assert folded("Łukasz^Ørsted") == "lukasz orsted"
-    assert "mueller" in spellings("Müller")
+    assert folded("Ильин^Ярь") == "ilin yar"
+    assert folded("O’Brien^D`Arcy") == folded("O'Brien^D'Arcy") == "o'brien d'arcy"
+    assert folded("ﾔﾏﾀﾞ^ﾀﾛｳ") == folded("ヤマダ^タロウ") == folded("やまだ^たろう") == "yamada tarou"
 
 
 def test_show_tells_all_of_a_uid(writer: Writer, reader: Reader) -> None:
