@@ -23,6 +23,8 @@ from ingester.observe import one_line
 
 SITE_NAME = ".site"
 LOCK_NAME = ".lock"
+#: What marks a folder as a backup of an archive (see the room `backup`).
+BACKUP_NAME = ".backup"
 _FILE_MODE = 0o640
 
 
@@ -73,8 +75,8 @@ def tie(spool: Path, archive: Path) -> None:
     sentence = why_apart(spool, archive)
     if sentence is not None:
         raise Fatal(sentence)
-    in_archive = _site_id(archive)
-    if in_archive is not None and in_archive == _site_id(spool):
+    in_archive = id_of(archive)
+    if in_archive is not None and in_archive == id_of(spool):
         return
     site_id = in_archive or secrets.token_hex(8)
     # The archive's first: a crash in between leaves an empty archive with an id, which
@@ -86,7 +88,13 @@ def tie(spool: Path, archive: Path) -> None:
 
 def why_apart(spool: Path, archive: Path) -> str | None:
     """Return the sentence that says why both do not belong together; None if they may."""
-    in_spool, in_archive = _site_id(spool), _site_id(archive)
+    if is_backup(archive):
+        return (
+            f"{archive} is a backup (it holds {BACKUP_NAME}): it can be read, verified and "
+            "rebuilt, but nothing is changed in it; how to restore from it stands in "
+            "docs/recovery.md"
+        )
+    in_spool, in_archive = id_of(spool), id_of(archive)
     if in_spool is not None and in_spool == in_archive:
         return None
     if in_spool is not None and in_archive is not None:
@@ -109,7 +117,13 @@ def why_apart(spool: Path, archive: Path) -> str | None:
     )
 
 
-def _site_id(folder: Path) -> str | None:
+def is_backup(archive: Path) -> bool:
+    """Return whether this folder is no archive, but a backup of one."""
+    return os.path.lexists(archive / BACKUP_NAME)
+
+
+def id_of(folder: Path) -> str | None:
+    """Return the site id that a spool or an archive bears; None where there is none."""
     try:
         text = (folder / SITE_NAME).read_text("ascii", "replace").strip()
     except FileNotFoundError:

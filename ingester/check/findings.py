@@ -31,6 +31,7 @@ class FindingKind(StrEnum):
     SECOND_CURRENT = "second-current"
     SECOND_COPY = "second-copy"
     MISPLACED = "misplaced"
+    FEWER_OBJECTS = "fewer-objects"
 
 
 _MESSAGES = {
@@ -65,6 +66,8 @@ _MESSAGES = {
     "has no row and may be removed.",
     FindingKind.MISPLACED: "The object does not lie where its source, Study Date and UIDs put it: "
     "somebody moved it. It has its row where it lies.",
+    FindingKind.FEWER_OBJECTS: "The index knows fewer objects than the one of the last backup, "
+    "although nothing ever leaves an archive. Look what became of them before you go on.",
 }
 
 

@@ -27,6 +27,7 @@ class KnownObject:
     path: str
     size_bytes: int
     sha256: str
+    archived_at: str
     derivatives: tuple[str, ...]
 
 
@@ -134,7 +135,8 @@ def _known_objects(reader: Reader) -> Iterator[KnownObject]:
     after = ""
     while True:
         page = reader.rows(
-            "SELECT i.path, i.size_bytes, i.sha256, t.path AS thumbnail, v.path AS video"
+            "SELECT i.path, i.size_bytes, i.sha256, i.archived_at,"
+            " t.path AS thumbnail, v.path AS video"
             " FROM instances AS i"
             " LEFT JOIN derivatives AS t ON t.instance_id = i.instance_id"
             " AND t.kind = 'thumbnail'"
@@ -144,7 +146,9 @@ def _known_objects(reader: Reader) -> Iterator[KnownObject]:
         )
         for row in page:
             made = tuple(path for path in (row["thumbnail"], row["video"]) if path)
-            yield KnownObject(row["path"], row["size_bytes"], row["sha256"], made)
+            yield KnownObject(
+                row["path"], row["size_bytes"], row["sha256"], row["archived_at"], made
+            )
         if len(page) < _PAGE_ROWS:
             return
         after = page[-1]["path"]

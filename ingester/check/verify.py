@@ -21,11 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ingester import durable
 from ingester.archive import Archive
 from ingester.check.findings import Finding, FindingKind, Findings, Progress
 from ingester.check.tree import FileKind, Folder, KnownObject, folders, kind_of
 from ingester.index.connection import Corrupt
 from ingester.index.readers import Reader
+from ingester.site import BACKUP_NAME, is_backup
 from ingester.spool import QUARANTINE
 
 #: Younger files may be on their way to their row (seconds).
@@ -41,7 +43,11 @@ _TOO_MANY = {
 
 def our_names(archive_root: Path, index: Path) -> frozenset[str]:
     """Return the names at the archive's top that hold no objects."""
-    names = {".staging", ".media", ".site", ".lock", ".control", "lost+found", ".gitkeep"}
+    names = {".staging", ".media", ".site", ".lock", ".control", ".backups"}
+    names |= {"lost+found", ".gitkeep"}
+    if is_backup(archive_root):
+        names |= {BACKUP_NAME, ".spool", "ingest.toml", "site-ingest.toml"}
+    names |= {durable.unfinished(Path(name)).name for name in names}
     for name in os.listdir(archive_root):
         if name.startswith((index.name, "index.db", "index-snapshot.db", ".index")):
             names.add(name)
@@ -102,7 +108,10 @@ class _Check:
                     self.progress(self.objects, total, "")
         self._staging()
         if spool is not None:
-            self.found += _quarantine(self.reader, spool / QUARANTINE)
+            aside = _quarantine(self.reader, spool / QUARANTINE)
+            # Nothing leaves a backup, whatever was decided since.
+            past = {FindingKind.DISCARDED_LEFT} if is_backup(self.root) else set()
+            self.found += [each for each in aside if each.kind not in past]
         if self.is_live:
             self.found = [each for each in self.found if self._is_still_so(each, spool)]
         return Findings(tuple(self.found), self.objects, self.derivatives, self.bytes_read)

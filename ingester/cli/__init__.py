@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "derive": ("derive:derive", "Make thumbnails and videos again."),
     "verify": ("check:verify", "Compare archive and index, both ways."),
     "rebuild": ("rebuild:rebuild", "Make the index again from the archive."),
+    "backup": ("backup:backup", "Copy archive and index elsewhere, while the service runs."),
     "service": ("setup:service", "Print or install a systemd unit for this site."),
 }
 

@@ -73,14 +73,19 @@ def _verified(site: Site, *, checksum: bool, is_quiet: bool) -> Findings:
         )
 
 
-def _print(found: Findings, mended: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
-    for finding in mended:
+def print_findings(mended: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
+    """Print what was mended and what was found, the first of them."""
+    for finding in mended[:_MOST_SHOWN]:
         screen.answer(screen.printable(f"mended: {finding['kind']}: {finding['path']}"))
     for finding in left[:_MOST_SHOWN]:
         screen.answer(screen.printable(f"{finding['kind']}: {finding['path']}"))
         screen.answer(screen.printable(f"    {finding['message']}"))
     if len(left) > _MOST_SHOWN:
         screen.answer(f"and {len(left) - _MOST_SHOWN:,} more; --json names all")
+
+
+def _print(found: Findings, mended: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
+    print_findings(mended, left)
     read = f", {screen.size(found.bytes_read)} read" if found.bytes_read else ""
     verdict = f"{screen.plural(len(left), 'finding')}" if left else "clean"
     screen.answer(

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from ingester import priority
 from ingester.derivatives.request import Allowance
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-_IOPRIO_WHO_PROCESS = 1
-_IOPRIO_IDLE = 3 << 13
 _MOST_FILES = 32
 _OOM_SCORE = "500"  # a picture is never worth an image: we go first
 
@@ -38,7 +35,7 @@ def confine() -> list[str]:
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     steps: dict[str, Callable[[], None]] = {
         "scheduling": lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)),
-        "io-priority": _lower_io_priority,
+        "io-priority": lambda: priority.set_io_priority(priority.IDLE),
         "oom-score": lambda: _write("/proc/self/oom_score_adj", _OOM_SCORE),
         "network": _leave_network,
     }
@@ -94,14 +91,6 @@ def waited_seconds(process: int) -> float:
             if len(fields) == 3:
                 longest = max(longest, int(fields[1]) / 1e9)
     return longest
-
-
-def _lower_io_priority() -> None:
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is None:
-        raise OSError("no system call number for this machine")
-    if _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE) != 0:
-        raise OSError(ctypes.get_errno(), "ioprio_set")
 
 
 def _leave_network() -> None:

@@ -122,12 +122,20 @@ def be_patient(connection: sqlite3.Connection, milliseconds: int = _PATIENCE_MS)
     connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 
-def connect_reader(path: Path, *, refuse_foreign: bool = True) -> sqlite3.Connection:
+def connect_reader(
+    path: Path, *, refuse_foreign: bool = True, is_still: bool = False
+) -> sqlite3.Connection:
     """Open a connection that cannot change anything.
+
+    *is_still* promises that nobody writes meanwhile: no locks are asked for then, which
+    a network disk may not have.
 
     Where the folder cannot be written and nobody has the index open, SQLite cannot
     make the shared memory that WAL needs: then the file is read as immutable.
     """
+    if is_still:
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        return _connect_reader(uri, path, refuse_foreign)
     return _first_that_opens(path, lambda uri: _connect_reader(uri, path, refuse_foreign))
 
 

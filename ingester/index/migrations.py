@@ -167,16 +167,28 @@ def keep_copy(connection: sqlite3.Connection, target: Path, mode: int = 0o640) -
     The copy is an ordinary database (no WAL), so that it can be read from a share.
     """
     aside = target.with_name(f"{target.name}.part")
-    durable.unlink(aside)
-    os.close(durable.create(aside, mode))  # VACUUM INTO would make it readable by all
-    connection.execute("VACUUM INTO ?", (os.fspath(aside),))
-    descriptor = os.open(aside, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        durable.flush_file(descriptor, aside)
-    finally:
-        os.close(descriptor)
+    write_copy(connection, aside, mode)
     durable.replace(aside, target)
     durable.flush_folder(target.parent)
+
+
+def write_copy(
+    connection: sqlite3.Connection, path: Path, mode: int, *, has_locks: bool = True
+) -> None:
+    """Write a consistent copy of the index to *path*, its bytes flushed, its name not.
+
+    What is there is replaced.  Without *has_locks* (a network disk may have none) the
+    connection must take URIs, and nobody else may know the file.
+    """
+    durable.unlink(path)
+    os.close(durable.create(path, mode))  # VACUUM INTO would make it readable by all
+    name = os.fspath(path) if has_locks else f"{path.absolute().as_uri()}?nolock=1"
+    connection.execute("VACUUM INTO ?", (name,))
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        durable.flush_file(descriptor, path)
+    finally:
+        os.close(descriptor)
 
 
 def _views() -> dict[str, str]:

@@ -82,8 +82,8 @@ class Reader:
         self.connection = connection
 
     @classmethod
-    def open(cls, path: Path) -> Reader:
-        """Open the index for reading.
+    def open(cls, path: Path, *, is_still: bool = False) -> Reader:
+        """Open the index for reading; *is_still* as for `connect_reader`.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Reader:
         if not path.exists():
             raise Fatal(f"There is no index at {path} yet: `ingester run` makes it.")
         with translated(path):
-            connection = connect_reader(path)
+            connection = connect_reader(path, is_still=is_still)
             connection.create_function("folded", 1, folded, deterministic=True)
             connection.set_authorizer(authorise_reading)
         return cls(path, connection)

@@ -26,6 +26,8 @@ from ingester.unpack import UnpackLimits
 from ingester.watch import Folder, mount_of, read_mounts
 
 _UMASK = 0o007
+#: What may be done to a backup where it lies: nothing that brings files into it.
+_ON_A_BACKUP = frozenset({"rebuild"})
 _POLL_SECONDS = 5.0
 _MOUNTS_SECONDS = 30.0
 
@@ -148,6 +150,12 @@ def held_site(settings: Settings, *, command: str) -> Iterator[tuple[Spool, Arch
     spool, archive = make_spool(settings), make_archive(settings)
     umask = os.umask(_UMASK)
     try:
+        if site.is_backup(archive.root):
+            if command not in _ON_A_BACKUP:
+                raise Fatal(str(site.why_apart(spool.root, archive.root)))
+            with site.held(archive.root, command=command):
+                yield spool, archive
+            return
         site.make_roots(
             spool.root,
             archive.root,

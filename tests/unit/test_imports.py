@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "durable": set(),
     "moments": set(),
+    "priority": set(),
     "ignore": set(),
     "settle": set(),
     "wake": set(),
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unpack": {"durable"},
     "pool": {"prepare"},
     "index": {"durable"},
-    "derivatives": {"durable"},
+    "derivatives": {"durable", "priority"},
     "receivers": {"durable", "archive"},
     "site": {"durable", "archive", "observe"},
     "control": {"durable"},
@@ -56,7 +57,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "check": {
         "archive", "compare", "durable", "index", "moments", "pool", "prepare", "quarantine",
-        "spool",
+        "site", "spool",
+    },
+    "backup": {
+        "archive", "check", "claims", "durable", "index", "moments", "site", "spool",
     },
 }  # fmt: skip
 
