@@ -227,7 +227,8 @@ def test_another_object_under_the_same_name_is_kept_aside(backed: Backup) -> Non
     path = backed.dest / first_object(backed)
     size = path.stat().st_size
     path.unlink()
-    path.write_bytes(b"x" * size)  # with another time, so it is looked at
+    path.write_bytes(b"x" * size)
+    os.utime(path, ns=(0, 0))  # so that it is looked at
     assert len(backed.run().mended) == 1
     backed.check()
     assert [each.stat().st_size for each in path.parent.glob(".damaged-*")] == [size]
