@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -54,10 +54,12 @@ from ingester.model import (
 __all__ = [
     "ACCESSION_NUMBER",
     "BATCH",
+    "BATCH_FILES",
     "DAY",
     "MISSING",
     "PATIENT_ID",
     "PATIENT_NAME",
+    "PIPELINE_VERSION",
     "SEED",
     "SERIES_INSTANCE_UID",
     "SOURCE",
@@ -177,8 +179,12 @@ def fill(
     instances_per_study: int = 50,
     *,
     seed: int = SEED,
+    on_batch: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Fill a new index as the ingest would; returns the number of instances."""
+    """Fill a new index as the ingest would; returns the number of instances.
+
+    *on_batch* is told after each commit how many there are.
+    """
     made = 0
     stream = records(studies, instances_per_study, seed=seed)
     day, seen = "", dict[str, str]()
@@ -190,6 +196,7 @@ def fill(
         ]
         writer.record_derivatives(list(derivatives(recorded)))
         made += len(recorded)
+        on_batch(made)
         if batch[0].arrived_at[:10] != day:
             writer.add_events(_completed(seen))
             day, seen = batch[0].arrived_at[:10], {}

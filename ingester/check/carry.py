@@ -18,15 +18,16 @@ from ingester.check.differences import columns_of, listed, own_tables
 from ingester.check.former import IDENTITY, FormerIndex, identity
 from ingester.check.notes import Notes
 from ingester.index.additions import quoted
+from ingester.index.counts import recount
 from ingester.index.current import IssuerOf, make_current, no_issuer
 from ingester.index.rows import RECORD_ERRORS
 from ingester.index.writer import Writer
 
-#: Made again from the files, or with the new index.
+#: Made again from the files, with the new index, or by its triggers.
 FROM_FILES = frozenset(
     {
         "patients", "studies", "series", "instances", "headers", "contradictions",
-        "promoted_columns",
+        "promoted_columns", "series_folders", "arrival_counts",
     }
 )  # fmt: skip
 _PAGE_ROWS = 1_000
@@ -47,6 +48,8 @@ def carry_over(
     _decide_again(former, writer, issuer_of)
     _settle_again(former, writer)
     writer.run_in_transaction(partial(_number_patients, notes))
+    # Rows were replaced by their former selves, which triggers do not see.
+    writer.run_in_transaction(recount)
     return carried
 
 

@@ -15,6 +15,7 @@ class FindingKind(StrEnum):
     """What does not agree, as stable slugs."""
 
     INDEX_DAMAGED = "index-damaged"
+    INDEX_MISCOUNTED = "index-miscounted"
     MISSING_OBJECT = "missing-object"
     WRONG_SIZE = "wrong-size"
     WRONG_CHECKSUM = "wrong-checksum"
@@ -35,6 +36,8 @@ class FindingKind(StrEnum):
 
 
 _MESSAGES = {
+    FindingKind.INDEX_MISCOUNTED: "The counts behind lists of studies, batches and days do not "
+    "say what the rows say: somebody wrote to the index. `verify --repair` counts again.",
     FindingKind.MISSING_OBJECT: "The index has this object, but its file is gone. Restore it "
     "from a backup, or send it again: it then takes its place.",
     FindingKind.WRONG_SIZE: "The file has not the size it was archived with: it was changed or "

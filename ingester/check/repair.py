@@ -14,6 +14,7 @@ from pathlib import Path
 from ingester.archive import remove_tree
 from ingester.check.findings import Finding, FindingKind
 from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
+from ingester.index.counts import recount
 from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
 from ingester.model import ArrivalRecord, Outcome, Version
@@ -106,6 +107,9 @@ def _is(finding: Finding, name: str) -> bool:
 def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> bool:
     if finding.kind is FindingKind.MISSING_DERIVATIVE:
         return writer.forget_derivative_at(finding.path)
+    if finding.kind is FindingKind.INDEX_MISCOUNTED:
+        writer.run_in_transaction(recount)
+        return True
     if finding.kind is FindingKind.LEFTOVER:
         remove_tree(root / finding.path)
         return True

@@ -26,6 +26,7 @@ from ingester.archive import Archive
 from ingester.check.findings import Finding, FindingKind, Findings, Progress
 from ingester.check.tree import FileKind, Folder, KnownObject, folders, kind_of
 from ingester.index.connection import Corrupt
+from ingester.index.counts import miscounted
 from ingester.index.readers import Reader
 from ingester.site import BACKUP_NAME, is_backup
 from ingester.spool import QUARANTINE
@@ -133,6 +134,10 @@ class _Check:
         for each in words:
             message = f"The index is damaged: {each}. Run `ingester rebuild`."
             self.found.append(Finding(FindingKind.INDEX_DAMAGED, self.reader.path.name, message))
+        with self.reader.consistent():
+            is_wrong = not words and miscounted(connection)
+        if is_wrong:
+            self._add(FindingKind.INDEX_MISCOUNTED, self.reader.path.name)
 
     def _rows_to_files(self, folder: Folder, readers: ThreadPoolExecutor) -> None:
         whole: list[KnownObject] = []

@@ -25,6 +25,7 @@ from ingester.errors import Fatal
 from ingester.index.additions import names_in, put_back, quoted, set_aside
 from ingester.index.columns import index_name
 from ingester.index.connection import APPLICATION_ID
+from ingester.index.counts import recount
 from ingester.index.names import folded
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,20 @@ def _fold_names_anew(connection: sqlite3.Connection) -> None:
     )
 
 
+def _count_as_rows_come(connection: sqlite3.Connection) -> None:
+    """Keep counts by triggers, add indexes, and tell SQLite how large tables become."""
+    for statement in statements(sql_file("counts.sql")):
+        connection.execute(statement)
+    recount(connection)
+
+
 #: Index 0 leads to `user_version` 1, and so on.
-MIGRATIONS: tuple[Migration, ...] = (_make_first_schema, _add_decided_by, _fold_names_anew)
+MIGRATIONS: tuple[Migration, ...] = (
+    _make_first_schema,
+    _add_decided_by,
+    _fold_names_anew,
+    _count_as_rows_come,
+)
 
 
 def migrate(

@@ -13,9 +13,7 @@ reading (ATTACH, PRAGMAs that set something, loading extensions).
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,8 @@ from typing import Any, Self
 
 from ingester.errors import Fatal
 from ingester.index.connection import connect_reader, translated
-from ingester.index.names import HAS_DIGRAPH, folded, wanted, words_of
+from ingester.index.names import folded
+from ingester.index.search import matching
 from ingester.index.words import explained
 from ingester.model import Kind
 
@@ -228,28 +227,24 @@ class Reader:
         return found[0] if found else None
 
     def find(self, words: Sequence[str], limit: int = -1) -> list[Row]:
-        """Return the studies (as in `study_list`) that match every word.
+        """Return the studies (as in `study_list`) that match every word, the latest first.
 
         A word matches a part of the name (any script, with or without accents), of the
         patient ID, accession number or description; a date or the beginning of one; a
         modality; a Study Instance UID.  Spaces, `^` and `=` part words, in any order.
         """
-        parts = [part for word in words for part in words_of(word)]
-        if words and not parts:
-            return []
-        conditions, values = [], []
-        for word in parts:
-            condition, its_values = _matching(word)
-            conditions.append(condition)
-            values += its_values
+        found, values = matching(words)
+        latest_first = "study_date DESC, study_time DESC, study_instance_uid"
         return self.rows(
-            "SELECT * FROM study_list WHERE study_instance_uid IN ("
-            " SELECT s.study_instance_uid FROM studies AS s"
-            " JOIN patients AS p ON p.patient_key = s.patient_key"
-            f" WHERE {' AND '.join(conditions) or '1'})"
-            " ORDER BY study_date DESC, study_time DESC, study_instance_uid LIMIT ?",
+            f"SELECT * FROM study_list WHERE study_instance_uid IN (SELECT s.study_instance_uid"
+            f" {found} ORDER BY {latest_first} LIMIT ?) ORDER BY {latest_first}",
             [*values, limit],
         )
+
+    def count_found(self, words: Sequence[str]) -> int:
+        """Return how many studies match every word."""
+        found, values = matching(words)
+        return self._number(f"SELECT count(*) {found}", *values)
 
     def show(self, uid: str) -> Shown | None:
         """Return all about a study, series or instance; None where nobody knows it."""
@@ -311,7 +306,11 @@ class Reader:
         )
 
     def _problems_of(self, instance_ids: set[int]) -> list[Row]:
-        return [row for row in self.problems() if row["instance_id"] in instance_ids]
+        return self.rows(
+            "SELECT * FROM problems WHERE instance_id IN (SELECT value FROM json_each(?))"
+            " ORDER BY at, arrival_id",
+            (json.dumps(sorted(instance_ids)),),
+        )
 
     def _decisions_about(self, study_instance_uid: str, arrivals: Sequence[Row]) -> list[Row]:
         return self.rows(
@@ -340,47 +339,6 @@ def authorise_reading(action: int, first: str | None, second: str | None, *_: st
         )
         return sqlite3.SQLITE_OK if is_asked else sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_DENY
-
-
-def _matching(word: str) -> tuple[str, list[str]]:
-    look = wanted(word)
-    texts = dict.fromkeys((word, unicodedata.normalize("NFKC", word)))  # full-width digits
-    conditions: list[str] = []
-    values: list[str] = []
-    for condition, its_values in (
-        ("instr(p.patient_name_folded, ?)", look.folded),
-        ("instr(replace(p.patient_name_folded, ' ', ''), ?)", look.joined),
-        ("instr(replace(replace(p.patient_name_normalised, '^', ''), ' ', ''), ?)", look.signs),
-        ("instr(lower(p.patient_id), lower(?))", texts),
-        ("instr(lower(s.accession_number), lower(?))", texts),
-        ("instr(folded(s.study_description), ?)", (*look.folded, *look.joined)),
-        ("instr(upper(s.study_description), ?)", look.signs),
-        ("s.study_instance_uid = ?", [word]),
-        ("EXISTS (SELECT 1 FROM series AS m WHERE m.study_instance_uid = s.study_instance_uid"
-         " AND m.modality = ?)", [word.upper()]),
-    ):  # fmt: skip
-        for value in its_values:
-            conditions.append(condition)
-            values.append(value)
-    if look.shortened is not None:
-        conditions.append("(p.patient_name GLOB ? AND instr(p.patient_name_folded, ?))")
-        values += [HAS_DIGRAPH, look.shortened]
-    date = _beginning_of_date(word)
-    if date is not None:
-        conditions.append("substr(s.study_date, 1, length(?)) = ?")
-        values += [date, date]
-    return f"({' OR '.join(conditions)})", values
-
-
-def _beginning_of_date(word: str) -> str | None:
-    """Return `YYYY[-MM[-DD]]` where a word may mean that."""
-    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", word):
-        return word
-    if re.fullmatch(r"(19|20)\d{6}", word):
-        return f"{word[:4]}-{word[4:6]}-{word[6:]}"
-    if local := re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", word):
-        return f"{local[3]}-{int(local[2]):02d}-{int(local[1]):02d}"
-    return None
 
 
 def _parsed(row: sqlite3.Row) -> Row:

@@ -17,17 +17,17 @@ SELECT
     patients.patient_key, patients.patient_id, patients.issuer_of_patient_id,
     patients.patient_name, patients.patient_name_folded, patients.patient_birth_date,
     patients.patient_sex,
-    thumbnail.path AS thumbnail_path,
-    video.path AS video_path,
-    video.fps AS fps
+    -- Subqueries cost nothing where nobody asks for them; joins would, with every row.
+    (SELECT d.path FROM derivatives AS d WHERE d.instance_id = instances.instance_id
+        AND d.kind = 'thumbnail') AS thumbnail_path,
+    (SELECT d.path FROM derivatives AS d WHERE d.instance_id = instances.instance_id
+        AND d.kind = 'video') AS video_path,
+    (SELECT d.fps FROM derivatives AS d WHERE d.instance_id = instances.instance_id
+        AND d.kind = 'video') AS fps
 FROM instances
 JOIN series ON series.series_instance_uid = instances.series_instance_uid
 JOIN studies ON studies.study_instance_uid = instances.study_instance_uid
-JOIN patients ON patients.patient_key = studies.patient_key
-LEFT JOIN derivatives AS thumbnail
-    ON thumbnail.instance_id = instances.instance_id AND thumbnail.kind = 'thumbnail'
-LEFT JOIN derivatives AS video
-    ON video.instance_id = instances.instance_id AND video.kind = 'video';
+JOIN patients ON patients.patient_key = studies.patient_key;
 
 CREATE VIEW study_list AS
 SELECT
@@ -37,27 +37,24 @@ SELECT
     studies.first_archived_at, studies.last_archived_at,
     patients.patient_id, patients.issuer_of_patient_id, patients.patient_name,
     patients.patient_name_folded, patients.patient_birth_date, patients.patient_sex,
-    (SELECT count(DISTINCT i.series_instance_uid) FROM instances AS i
-        WHERE i.study_instance_uid = studies.study_instance_uid) AS series_count,
-    (SELECT count(*) FROM instances AS i
-        WHERE i.study_instance_uid = studies.study_instance_uid) AS instance_count,
-    (SELECT sum(i.size_bytes) FROM instances AS i
-        WHERE i.study_instance_uid = studies.study_instance_uid) AS size_bytes,
+    (SELECT count(DISTINCT f.series_instance_uid) FROM series_folders AS f
+        WHERE f.study_instance_uid = studies.study_instance_uid) AS series_count,
+    (SELECT coalesce(sum(f.instance_count), 0) FROM series_folders AS f
+        WHERE f.study_instance_uid = studies.study_instance_uid) AS instance_count,
+    (SELECT sum(f.size_bytes) FROM series_folders AS f
+        WHERE f.study_instance_uid = studies.study_instance_uid) AS size_bytes,
     (SELECT group_concat(modality, ',') FROM (
-        SELECT DISTINCT s.modality AS modality FROM series AS s
-        WHERE s.modality IS NOT NULL AND s.series_instance_uid IN (
-            SELECT i.series_instance_uid FROM instances AS i
-            WHERE i.study_instance_uid = studies.study_instance_uid)
+        SELECT DISTINCT s.modality AS modality FROM series_folders AS f
+        JOIN series AS s ON s.series_instance_uid = f.series_instance_uid
+        WHERE f.study_instance_uid = studies.study_instance_uid AND s.modality IS NOT NULL
         ORDER BY 1)) AS modalities,
     (SELECT group_concat(source, ',') FROM (
-        SELECT DISTINCT i.source AS source FROM instances AS i
-        WHERE i.study_instance_uid = studies.study_instance_uid
+        SELECT DISTINCT f.source AS source FROM series_folders AS f
+        WHERE f.study_instance_uid = studies.study_instance_uid
         ORDER BY 1)) AS sources,
-    -- rtrim(path, <every character of path but '/'>) leaves the folder and its slash
     (SELECT group_concat(folder, ',') FROM (
-        SELECT DISTINCT rtrim(rtrim(i.path, replace(i.path, '/', '')), '/') AS folder
-        FROM instances AS i
-        WHERE i.study_instance_uid = studies.study_instance_uid
+        SELECT DISTINCT f.folder AS folder FROM series_folders AS f
+        WHERE f.study_instance_uid = studies.study_instance_uid
         ORDER BY 1)) AS folders
 FROM studies
 JOIN patients ON patients.patient_key = studies.patient_key;
@@ -67,40 +64,41 @@ CREATE VIEW batches AS
 SELECT
     source,
     batch,
-    min(arrived_at) AS first_arrived_at,
-    max(finished_at) AS last_finished_at,
-    count(*) AS arrived,
-    sum(outcome = 'archived') AS archived,
-    sum(outcome = 'duplicate') AS duplicate,
-    sum(outcome = 'variant') AS variant,
-    sum(outcome = 'conflict') AS conflict,
-    sum(outcome = 'quarantined') AS quarantined,
-    sum(outcome = 'foreign') AS "foreign",
-    sum(outcome = 'unpacked') AS unpacked,
-    sum(outcome = 'discarded') AS discarded,
+    min(first_arrived_at) AS first_arrived_at,
+    max(last_finished_at) AS last_finished_at,
+    sum(arrived) AS arrived,
+    sum(archived) AS archived,
+    sum(duplicate) AS duplicate,
+    sum(variant) AS variant,
+    sum(conflict) AS conflict,
+    sum(quarantined) AS quarantined,
+    sum("foreign") AS "foreign",
+    sum(unpacked) AS unpacked,
+    sum(discarded) AS discarded,
     sum(size_bytes) AS size_bytes
-FROM arrivals
-WHERE batch IS NOT NULL AND retried_as IS NULL
-GROUP BY source, batch;
+FROM arrival_counts
+WHERE batch <> ''
+GROUP BY source, batch
+HAVING sum(arrived) > 0;
 
 -- Days as the clock on the wall has them, by arrival.
 CREATE VIEW arrivals_by_day AS
 SELECT
-    date(arrived_at, 'localtime') AS day,
+    date(quarter, 'localtime') AS day,
     source,
-    count(*) AS arrived,
-    sum(outcome = 'archived') AS archived,
-    sum(outcome = 'duplicate') AS duplicate,
-    sum(outcome = 'variant') AS variant,
-    sum(outcome = 'conflict') AS conflict,
-    sum(outcome = 'quarantined') AS quarantined,
-    sum(outcome = 'foreign') AS "foreign",
-    sum(outcome = 'unpacked') AS unpacked,
-    sum(outcome = 'discarded') AS discarded,
+    sum(arrived) AS arrived,
+    sum(archived) AS archived,
+    sum(duplicate) AS duplicate,
+    sum(variant) AS variant,
+    sum(conflict) AS conflict,
+    sum(quarantined) AS quarantined,
+    sum("foreign") AS "foreign",
+    sum(unpacked) AS unpacked,
+    sum(discarded) AS discarded,
     sum(size_bytes) AS size_bytes
-FROM arrivals
-WHERE retried_as IS NULL
-GROUP BY 1, 2;
+FROM arrival_counts
+GROUP BY 1, 2
+HAVING sum(arrived) > 0;
 
 -- Each message ends with the command to use next.
 CREATE VIEW problems AS
