@@ -19,7 +19,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ _ALONE, _TOGETHER = "in", "many"
 _ID = re.compile(r"[0-9a-f]{24}(-[0-9]{3})?(\.[0-9]+)*", re.ASCII)
 _NUMBERED = re.compile(r"([0-9]{3})=(.+)", re.ASCII | re.DOTALL)
 _MOST_TOGETHER = 1000
+_MOST_REMEMBERED = 8192
 _LONGEST_NAME = 255
 _OWNER = stat.S_IRWXU
 
@@ -79,6 +80,7 @@ class Claims:
         self._mode = mode & 0o777
         self._refused = refused
         self._left: dict[Path, set[Path]] = {}
+        self._flushed: set[Path] = set()
 
     def take(self, arrivals: Sequence[Arrival], at: datetime) -> Iterator[tuple[Arrival, Claim]]:
         """Take files, in order; what has vanished or cannot be taken is left out."""
@@ -124,6 +126,23 @@ class Claims:
     def _not_taken(self, arrival: Arrival, error: OSError) -> None:
         if error.errno != errno.ENOENT:
             self._refused(arrival, error)
+
+    def keep(self, claims: Iterable[Claim]) -> None:
+        """Make the names of claims durable, before anything is promised of them.
+
+        A claim whose name goes in a power cut lies at its old place again: nothing is lost,
+        but it would count as another arrival.  Each folder is flushed once: nothing is put
+        into it after its claim.  A member of an archive file is unpacked again instead.
+        """
+        if len(self._flushed) > _MOST_REMEMBERED:
+            self._flushed.clear()
+        folders = {claim.path.parent for claim in claims if claim.parent_id is None}
+        for folder in sorted(folders - self._flushed):
+            try:
+                durable.flush_folder(folder)
+            except FileNotFoundError:
+                continue  # somebody took the file away: its row says what it was
+            self._flushed.add(folder)
 
     # ------------------------------------------------------------- after a crash
 

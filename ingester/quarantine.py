@@ -128,11 +128,7 @@ def quarantine(
         finish_quarantine(spool, begun, claim.arrival_id)
         return Quarantined.read(home) or told
     claim = spool.isolate(claim)
-    try:
-        status = os.lstat(claim.path)
-        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    except FileNotFoundError:
-        size = 0
+    size = _make_durable(claim)
     told = Quarantined(
         arrival_id=claim.arrival_id,
         reason=refusal.reason,
@@ -150,6 +146,34 @@ def quarantine(
     durable.replace_file(claim.folder / REASON, told.as_json(), _FILE_MODE)
     finish_quarantine(spool, claim.folder, claim.arrival_id)
     return Quarantined.read(home) or told
+
+
+def _make_durable(claim: Claim) -> int:
+    """Make a claimed file and its name durable, before a reason says that it lies there.
+
+    Without that a power cut could leave the reason and take the file.  Returns its size in
+    bytes, 0 where it is no regular file or has vanished.
+    """
+    try:
+        status = os.lstat(claim.path)
+    except FileNotFoundError:
+        return 0
+    is_regular = stat.S_ISREG(status.st_mode)
+    if is_regular:
+        try:
+            descriptor = os.open(claim.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except PermissionError:
+            _logger.debug("%s cannot be read, so its bytes are not flushed", claim.arrival_id)
+        else:
+            try:
+                durable.flush_file(descriptor, claim.path)
+            finally:
+                os.close(descriptor)
+    for folder in claim.path.parents:
+        durable.flush_folder(folder)
+        if folder == claim.folder:
+            break
+    return status.st_size if is_regular else 0
 
 
 def finish_quarantine(spool: Spool, folder: Path, arrival_id: str) -> None:

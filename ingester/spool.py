@@ -333,6 +333,10 @@ class Spool:
         """Give a claimed file a folder of its own."""
         return self._claims.isolate(claim)
 
+    def keep(self, claims: Iterable[Claim]) -> None:
+        """Make the names of claims durable, before their rows are committed."""
+        self._claims.keep(claims)
+
     def release(self, claim: Claim) -> None:
         """Forget a claimed file: its bytes and its row are durable elsewhere."""
         self._claims.release(claim)

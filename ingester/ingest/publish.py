@@ -6,6 +6,7 @@
     link         the final name, never replacing
     flush        the names, each folder once
     quarantine   what was refused
+    keep         the claims' own names, so that no file counts twice
     COMMIT       all rows
     release      only now the spool forgets
 
@@ -97,6 +98,7 @@ class Publisher:
         for entry in undecided:
             if entry.refusal is not None:
                 self._set_aside(entry)
+        self._spool.keep(entry.item.claim for entry in batch if entry.refusal is None)
         records = [_decided(entry) for entry in batch]
         failed: Collection[str] = ()
         try:

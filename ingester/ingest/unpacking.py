@@ -146,6 +146,7 @@ class Containers:
             self._batch.add(entry)
 
     def _commit(self, item: Item, record: ArrivalRecord) -> None:
+        self._spool.keep([item.claim])
         self._writer.record([record])
         self._spool.release(item.claim)
         self._on_committed([record])

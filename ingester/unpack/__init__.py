@@ -15,7 +15,9 @@ every member is there, in the archive file's order, each with a path or a refusa
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from ingester import durable
 from ingester.errors import Reject
 from ingester.model import ContainerKind
 from ingester.unpack.dicomdir import (
@@ -42,8 +44,8 @@ __all__ = [
 def extract(request: ExtractRequest) -> Extracted:
     """Unpack one page of an archive file into *request.folder*.
 
-    The members' files are flushed; the folders that hold them are the caller's to
-    flush.  Calling it again with the same request makes the same page again.
+    The archive file itself is flushed, its members are not.  Calling it again with the
+    same request makes the same page again.
 
     Raises
     ------
@@ -52,6 +54,10 @@ def extract(request: ExtractRequest) -> Extracted:
     """
     descriptor = os.open(request.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
+        if request.first == 0:
+            # Its writer may have flushed nothing: without its bytes a power cut would leave
+            # members in the archive that nobody comes back for.
+            durable.flush_file(file.fileno(), Path(request.path))
         try:
             if request.kind is ContainerKind.ZIP:
                 return extract_zip(file, request)

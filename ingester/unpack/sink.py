@@ -1,4 +1,8 @@
-"""Members on their way to the disk: each in a folder of its own, flushed, in pages."""
+"""Members on their way to the disk: each in a folder of its own, in pages.
+
+Nothing is flushed here: the archive file is kept until every member has its outcome, and
+what becomes of a member is flushed where that is decided.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class Page:
     def add(
         self, number: int, name: str, chunks: Iterable[bytes], refusal: Refusal | None = None
     ) -> None:
-        """Write a member's bytes, flush them, and add it to the page.
+        """Write a member's bytes and add it to the page.
 
         What an earlier, interrupted attempt left under the same number is replaced.
         Where *chunks* raises, the half-written file is removed.
@@ -57,7 +61,6 @@ class Page:
             for chunk in chunks:
                 durable.write(descriptor, chunk, path)
                 size += len(chunk)
-            durable.flush_file(descriptor, path)
         except BaseException:
             durable.unlink(path)
             raise
