@@ -120,7 +120,7 @@ def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> b
             return True
     if finding.kind is FindingKind.DISCARDED_LEFT and spool is not None:
         name = Path(finding.path).name
-        if writer.discarded([name]):
+        if writer.departed([name]):
             remove_tree(spool / QUARANTINE / name)
             return True
     return False

@@ -98,10 +98,10 @@ def recorded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> di
     )
 
 
-def discarded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> set[str]:
-    """Return those of the arrivals that a person has discarded."""
+def departed(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> set[str]:
+    """Return those of the arrivals whose files left quarantine: discarded, or sent back."""
     found = connection.execute(
-        "SELECT arrival_id FROM arrivals WHERE outcome = 'discarded'"
+        "SELECT arrival_id FROM arrivals WHERE (outcome = 'discarded' OR retried_as IS NOT NULL)"
         " AND arrival_id IN (SELECT value FROM json_each(?))",
         (json.dumps([each for each in arrival_ids if each.isascii()]),),
     )

@@ -106,10 +106,10 @@ class Writer:
         with self._reading() as connection:
             return set(rows.recorded(connection, arrival_ids))
 
-    def discarded(self, arrival_ids: Collection[str]) -> set[str]:
-        """Return those of the arrivals that a person has discarded."""
+    def departed(self, arrival_ids: Collection[str]) -> set[str]:
+        """Return those of the arrivals whose files left quarantine: discarded, or sent back."""
         with self._reading() as connection:
-            return rows.discarded(connection, arrival_ids)
+            return rows.departed(connection, arrival_ids)
 
     def set_aside(self) -> list[tuple[str, str]]:
         """Return (arrival id, reason) of the files in quarantine that wait for a person."""

@@ -25,7 +25,7 @@ def finish_half_done(spool: Spool, writer: Writer, clock: Clock) -> Iterator[Arr
     """
     for folder in spool.half_quarantined():
         finish_quarantine(spool, folder, folder.name)
-    for arrival_id in sorted(writer.discarded(os.listdir(spool.quarantine_folder))):
+    for arrival_id in sorted(writer.departed(os.listdir(spool.quarantine_folder))):
         discard(spool, arrival_id)
     found = list(quarantined(spool))
     known = writer.finished([told.arrival_id for _, told in found])
