@@ -54,7 +54,7 @@ def extract(request: ExtractRequest) -> Extracted:
     """
     descriptor = os.open(request.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        if request.first == 0:
+        if request.first <= 1:
             # Its writer may have flushed nothing: without its bytes a power cut would leave
             # members in the archive that nobody comes back for.
             durable.flush_file(file.fileno(), Path(request.path))
