@@ -53,7 +53,7 @@ def carry_additions(former: Path, new: Path) -> Carried:
         try:
             attach_reading(connection, former, "former")
             added = _added(connection, carried)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # it quotes what is damaged
             carried.lost.append("what was added to the old index cannot be read there")
             return carried
         for addition in sorted(added, key=_rank):

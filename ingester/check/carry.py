@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -34,17 +35,27 @@ _PAGE_ROWS = 1_000
 _SETTLED = ("resolved_at", "level", "uid", "attribute", "value")
 
 
+@dataclass(slots=True)
+class Carried:
+    """How many rows were carried over, by table; derivatives whose file is gone."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    gone_derivatives: int = 0
+
+
 def carry_over(
     former: FormerIndex, writer: Writer, notes: Notes, issuer_of: IssuerOf = no_issuer
-) -> Counter[str]:
-    """Put everything else of the old index into the new one; returns how many rows.
+) -> Carried:
+    """Put everything else of the old index into the new one; returns how much.
 
     *issuer_of* tells what the files of a source leave out.
     """
-    carried: Counter[str] = Counter()
+    carried = Carried()
     for table in writer.run_in_transaction(own_tables):
-        if table not in FROM_FILES and (count := _carry_table(former, writer, notes, table)):
-            carried[table] = count
+        if table not in FROM_FILES and (
+            count := _carry_table(former, writer, notes, table, carried)
+        ):
+            carried.rows[table] = count
     _decide_again(former, writer, issuer_of)
     _settle_again(former, writer)
     writer.run_in_transaction(partial(_number_patients, notes))
@@ -53,7 +64,9 @@ def carry_over(
     return carried
 
 
-def _carry_table(former: FormerIndex, writer: Writer, notes: Notes, table: str) -> int:
+def _carry_table(
+    former: FormerIndex, writer: Writer, notes: Notes, table: str, carried: Carried
+) -> int:
     shared, statement = writer.run_in_transaction(
         partial(_insert_into, table, former.columns(table))
     )
@@ -61,7 +74,7 @@ def _carry_table(former: FormerIndex, writer: Writer, notes: Notes, table: str) 
         return 0
     rows = former.rows(table, shared)
     if table == "derivatives":
-        rows = _still_there(rows, shared.index("path"), notes)
+        rows = _still_there(rows, shared.index("path"), notes, carried)
     count = 0
     while page := list(islice(rows, _PAGE_ROWS)):
         put, refused = writer.run_in_transaction(partial(_put, statement, page))
@@ -72,13 +85,15 @@ def _carry_table(former: FormerIndex, writer: Writer, notes: Notes, table: str) 
 
 
 def _still_there(
-    rows: Iterator[tuple[Any, ...]], position: int, notes: Notes
+    rows: Iterator[tuple[Any, ...]], position: int, notes: Notes, carried: Carried
 ) -> Iterator[tuple[Any, ...]]:
     """Leave out derivatives whose file is gone: they are made again."""
     for row in rows:
         path = row[position]
         if path is None or (isinstance(path, str) and notes.has_file(path)):
             yield row
+        else:
+            carried.gone_derivatives += 1
 
 
 def _insert_into(
@@ -149,7 +164,7 @@ def _decide_again(former: FormerIndex, writer: Writer, issuer_of: IssuerOf) -> N
     """
     told = former.rows("resolutions", ("resolution_id", "decision", "path"))
     paths = [path for _, decision, path in sorted(told) if decision == "make-current" and path]
-    if former.damaged:
+    if not former.is_whole:
         writer.run_in_transaction(partial(_make_current, paths))
     if paths:
         writer.fill_anew(paths, issuer_of)

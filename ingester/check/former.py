@@ -19,7 +19,7 @@ from typing import Any
 from ingester.check import salvage
 from ingester.check.differences import columns_of, own_tables
 from ingester.check.notes import Notes
-from ingester.check.salvage import Losses
+from ingester.check.salvage import Losses, is_damage
 from ingester.errors import Fatal, Retry
 from ingester.index.columns import promoted
 from ingester.index.connection import connect_reader, is_missing
@@ -29,7 +29,6 @@ from ingester.index.names import normalised
 log = logging.getLogger(__name__)
 
 _OUR_TABLES = frozenset({"patients", "studies", "series", "instances", "headers", "arrivals"})
-_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
 _INSTANCE = (
     "instance_id", "path", "sop_instance_uid", "sha256", "size_bytes", "data_set_sha256",
     "archived_at", "version",
@@ -44,8 +43,9 @@ class FormerIndex:
     path: Path
     connection: sqlite3.Connection | None
     losses: Losses
-    database: Path | None = None  # what is read: the index, or its copy of today's schema
+    database: Path | None = None  # that anybody can read: it, or its copy of today's schema
     is_unreadable: bool = False
+    is_damaged: bool = False  # somewhere, says SQLite
     _tables: list[str] = field(default_factory=list)
 
     @classmethod
@@ -65,12 +65,20 @@ class FormerIndex:
             return cls(path, None, losses)
         try:
             database, connection = _connect(path, scratch)
-            return cls(path, connection, losses, database, _tables=own_tables(connection))
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
+            is_damaged = database is None or not _is_whole(connection)
+            return cls(
+                path,
+                connection,
+                losses,
+                database,
+                is_damaged=is_damaged,
+                _tables=own_tables(connection),
+            )
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if not is_damage(error):
                 raise Retry(f"The index {path} cannot be opened now ({error}).") from error
             log.warning("index: nothing can be carried over from the old one: %s", error)
-            return cls(path, None, losses, is_unreadable=True)
+            return cls(path, None, losses, is_unreadable=True, is_damaged=True)
 
     def close(self) -> None:
         """Close it."""
@@ -87,6 +95,11 @@ class FormerIndex:
         """Return the tables that could not be read to their end, as far as was tried."""
         return set(_OUR_TABLES) if self.is_unreadable else self.losses.tables
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether there is an old index, and all of it could be read."""
+        return self.connection is not None and not (self.is_damaged or self.losses.tables)
+
     def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield what can be read of a table; columns that it has not yet are None."""
         if self.connection is not None and table in self._tables:
@@ -98,7 +111,7 @@ class FormerIndex:
             return []
         try:
             return columns_of(self.connection, table)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.losses.note(table, error)
             return []
 
@@ -138,7 +151,7 @@ def identity(patient_id: Any, issuer: Any, name: Any, birth_date: Any) -> str:
     return json.dumps(parts, default=str)
 
 
-def _connect(path: Path, scratch: Path) -> tuple[Path, sqlite3.Connection]:
+def _connect(path: Path, scratch: Path) -> tuple[Path | None, sqlite3.Connection]:
     try:
         connection = connect_reader(path)
     except Fatal:
@@ -147,7 +160,7 @@ def _connect(path: Path, scratch: Path) -> tuple[Path, sqlite3.Connection]:
         if _OUR_TABLES.difference(own_tables(connection)):
             connection.close()
             raise
-        return path, connection
+        return None, connection
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if 0 < version < len(MIGRATIONS) and _has_copy_of_today(path, scratch):
         connection.close()
@@ -162,12 +175,22 @@ def _has_copy_of_today(path: Path, scratch: Path) -> bool:
             keep_copy(old, scratch)
         with closing(sqlite3.connect(scratch, isolation_level=None)) as copy:
             migrate(copy, scratch, keep=False)
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if not is_damage(error):
             raise
         log.warning("index: the old one cannot be brought up to date: %s", error)
         return False
     return True
+
+
+def _is_whole(connection: sqlite3.Connection) -> bool:
+    """Ask SQLite; a page that says it holds less than it does is no error to a reader."""
+    try:
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if not is_damage(error):
+            raise
+        return False
 
 
 def _can_be_promoted(keyword: Any) -> bool:

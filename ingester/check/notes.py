@@ -36,6 +36,7 @@ CREATE TABLE known (
     archived_at TEXT,
     version TEXT,
     arrival_id TEXT,
+    arrived_sha256 TEXT,
     outcome TEXT,
     is_taken INTEGER NOT NULL DEFAULT 0
 );
@@ -59,11 +60,11 @@ ORDER BY coalesce(instance_id, behind), instance_id IS NULL, mtime_ns, path
 """
 _BY_PATH = """
 SELECT instance_id, sha256, size_bytes, data_set_sha256, archived_at, version, arrival_id,
-    outcome FROM known WHERE path = ? AND NOT is_taken
+    arrived_sha256, outcome FROM known WHERE path = ? AND NOT is_taken
 """
 _BY_SHA256 = """
 SELECT instance_id, sha256, size_bytes, data_set_sha256, archived_at, version, arrival_id,
-    outcome FROM known WHERE sha256 = ? AND NOT is_taken
+    arrived_sha256, outcome FROM known WHERE sha256 = ? AND NOT is_taken
     AND (path IS NULL OR path NOT IN (SELECT path FROM files)) ORDER BY instance_id LIMIT 1
 """
 #: No index ever gave out so many; a larger one comes from damage.
@@ -72,7 +73,11 @@ _LARGEST_ID = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the old index says of an object; None is what it does not say any more."""
+    """What the old index says of an object; None is what it does not say any more.
+
+    `sha256` is of the bytes that were archived, and stands in two tables: where one of
+    them agrees with the file, the other is what is damaged.
+    """
 
     instance_id: int
     sha256: str
@@ -125,9 +130,11 @@ class Notes:
         Of an object whose own row is lost an arrival still tells the `instance_id`.
         """
         self._put(
-            "INSERT INTO known (instance_id, sha256, arrival_id, outcome) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (instance_id) DO UPDATE SET arrival_id = excluded.arrival_id,"
-            " outcome = excluded.outcome WHERE arrival_id IS NULL",
+            "INSERT INTO known (instance_id, sha256, arrived_sha256, arrival_id, outcome)"
+            " VALUES (?1, ?2, ?2, ?3, ?4)"
+            " ON CONFLICT (instance_id) DO UPDATE SET arrived_sha256 = excluded.arrived_sha256,"
+            " arrival_id = excluded.arrival_id, outcome = excluded.outcome"
+            " WHERE arrival_id IS NULL",
             (row for row in rows if _is_id(row[0]) and all(isinstance(e, str) for e in row[1:])),
         )
 
@@ -151,7 +158,7 @@ class Notes:
                 return None
             taken = "UPDATE known SET is_taken = 1 WHERE instance_id = ?"
             self._connection.execute(taken, (found[0],))
-        return _believed(*found)
+        return _believed(*found, read=sha256)
 
     def current_of(self, sop_instance_uid: str) -> str | None:
         """Return the path of the object that is current of a UID and still to be taken in."""
@@ -223,12 +230,15 @@ def _believed(
     archived_at: Any,
     version: Any,
     arrival_id: Any,
+    arrived_sha256: Any,
     outcome: Any,
+    *,
+    read: str,
 ) -> Known:
     """Return a row without what only damage can have written there."""
     return Known(
         instance_id,
-        sha256,
+        read if arrived_sha256 == read else sha256,
         size_bytes if isinstance(size_bytes, int) else None,
         data_set_sha256 if isinstance(data_set_sha256, str) else None,
         archived_at if _is_moment(archived_at) else None,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
@@ -58,8 +59,10 @@ _CHANGED = (
 class Rebuilt:
     """What a rebuild made, what it could not take in, and what it had of the old index.
 
-    `carried` counts rows by table, `damaged` names tables of the old index with gaps (all
-    of them where none could be read), `differences` is None where there was no whole one.
+    `carried` counts rows by table, `gone_derivatives` those of thumbnails and videos whose
+    file is gone, so that they are made again.  `damaged` names tables of the old index with
+    gaps, all of them where none could be read; a page that denies its rows leaves no gap to
+    see, and is told by `is_damaged` alone.  `differences` is None where there was no whole one.
     `lost` says what people had added to the old index and could not be made again.
     """
 
@@ -67,7 +70,9 @@ class Rebuilt:
     findings: tuple[Finding, ...]
     carried: Mapping[str, int]
     kept_aside: Path | None
+    gone_derivatives: int = 0
     former: Path | None = None
+    is_damaged: bool = False
     damaged: tuple[str, ...] = ()
     differences: Mapping[str, Difference] | None = None
     lost: tuple[str, ...] = ()
@@ -104,14 +109,14 @@ def rebuild(
     Fatal
         What lies in the index's place is a database of somebody else.
     """
-    names = [index.with_name(f"{index.name}.rebuild{each}") for each in ("", "-notes", "-former")]
-    new, on_disk, scratch = names
+    new = swap.scratch(index, "")
     with ExitStack() as stack:
-        for name in names:
-            swap.remove(name)
-            stack.callback(swap.remove, name)
-        former = stack.enter_context(closing(FormerIndex.open(swap.latest(index), scratch)))
-        notes = stack.enter_context(closing(Notes(on_disk)))
+        swap.tidy(index)
+        stack.callback(swap.tidy, index)
+        former = stack.enter_context(
+            closing(FormerIndex.open(swap.latest(index), swap.scratch(index, "-former")))
+        )
+        notes = stack.enter_context(closing(Notes(swap.scratch(index, "-notes"))))
         pool = stack.enter_context(closing(Pool(executor)))
         findings = _note_tree(archive_root, our_names(archive_root, index), notes)
         former.tell(notes)
@@ -128,23 +133,30 @@ def rebuild(
             ]
             if spool is not None:
                 findings += _take_in_quarantine(writer, spool / QUARANTINE)
+            objects = writer.run_in_transaction(_count)
             writer.checkpoint(idle=True)
         former.close()
         added = carry_additions(former.path, new)
         if added.count:
-            carried["additions"] = added.count
+            carried.rows["additions"] = added.count
         differences = _differences(former, new)
         kept = swap.swap(new, index, clock.now())
     return Rebuilt(
-        objects=filling.done,
+        objects=objects,
         findings=tuple(findings),
-        carried=carried,
+        carried=carried.rows,
+        gone_derivatives=carried.gone_derivatives,
         kept_aside=kept,
         former=former.path if former.was_there else None,
+        is_damaged=former.was_there and not former.is_whole,
         damaged=tuple(sorted(former.damaged)),
         differences=differences,
         lost=tuple(added.lost),
     )
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM instances").fetchone()[0])
 
 
 def _note_tree(root: Path, ours: frozenset[str], notes: Notes) -> list[Finding]:
@@ -172,6 +184,7 @@ class _Filling:
     done: int = 0
     findings: list[Finding] = field(default_factory=list)
     _misplaced: dict[str, Finding] = field(default_factory=dict)
+    _put_off: list[str] = field(default_factory=list)
     _versions: list[str] = field(default_factory=list)
     _next_id: int | None = None
 
@@ -181,7 +194,7 @@ class _Filling:
         self._next_id = largest + 1 if largest else None
         self._take_in(self.notes.in_order(), self._remembered)
         # Last, so that of two copies the one in the right place is the first.
-        copies = self._take_in(list(self._misplaced), self._misplaced_one)
+        copies = self._take_in(self._put_off, self._misplaced_one)
         for path in copies:
             del self._misplaced[path]
         self.findings += self._misplaced.values()
@@ -215,10 +228,14 @@ class _Filling:
             return found
         known = self.notes.recall(found.path, record.stored.sha256)
         if known is not None:
-            return replace(found, record=self._as_before(record, known))
+            record = self._as_before(record, known)
         if home_of(record) != found.path:
             why = f"It belongs at {home_of(record)}"
             self._misplaced[found.path] = Finding.of(FindingKind.MISPLACED, found.path, why)
+        if known is not None:
+            return replace(found, record=record)
+        if found.path in self._misplaced:
+            self._put_off.append(found.path)
             return None
         return replace(found, record=self._as_new(record))
 
@@ -300,7 +317,7 @@ def _take_in_quarantine(writer: Writer, folder: Path) -> list[Finding]:
 
 def _differences(former: FormerIndex, new: Path) -> Mapping[str, Difference] | None:
     """Compare the new index with the old one, where that is whole."""
-    if former.database is None or former.damaged:
+    if former.database is None or not former.is_whole:
         return None
     found = compared(former.database, new)
     damaged = {table for table, each in found.items() if each.is_damaged}

@@ -21,23 +21,25 @@ from typing import Any
 from ingester.check.differences import columns_of, key_of
 from ingester.errors import Retry
 from ingester.index.additions import quoted
+from ingester.index.connection import TRANSIENT
 
 log = logging.getLogger(__name__)
 
-#: What says nothing about the file: another program holds it, or there is no memory.
-_NOT_THE_FILES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_PERM,
-    }
-)
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _LARGEST_KEY = 2**62
 #: Stands for a row that cannot be read; no row of a table is empty.
 _BAD: tuple[Any, ...] = ()
+
+
+def is_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:
+    """Tell damage from a database that cannot be read just now.
+
+    SQLite quotes a damaged schema in its complaint, which then is no text.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code not in TRANSIENT or code == sqlite3.SQLITE_IOERR
 
 
 @dataclass(slots=True)
@@ -47,14 +49,14 @@ class Losses:
     path: Path
     tables: set[str] = field(default_factory=set)
 
-    def note(self, table: str, error: sqlite3.Error) -> None:
+    def note(self, table: str, error: sqlite3.Error | UnicodeDecodeError) -> None:
         """Note that a table has a gap.
 
         Raises
         ------
         Retry : it is not the file that is at fault
         """
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_THE_FILES:
+        if not is_damage(error):
             raise Retry(f"The index {self.path} cannot be read now ({error}).") from error
         if table not in self.tables:
             log.warning("index: part of %s in the old one cannot be read: %s", table, error)
@@ -71,7 +73,7 @@ def rows(
     try:
         have, key = columns_of(connection, table), key_of(connection, table)
         number = _number(connection, table, key)
-    except sqlite3.Error as error:
+    except _ERRORS as error:
         losses.note(table, error)
         return
     if not have:
@@ -113,7 +115,7 @@ class _Numbered:
                         start = row[0] + 1
                         yield tuple(row)[1:]
                 return
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 self.losses.note(self.table, error)
             # A row is handed out only once the one behind it was looked at: here it
             # is asked for alone.
@@ -149,7 +151,7 @@ class _Numbered:
     def _asked(self, start: int) -> tuple[Any, ...] | None:
         try:
             row = self.connection.execute(f"{self._query()} LIMIT 1", (start,)).fetchone()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self.losses.note(self.table, error)
             return _BAD
         if row is None:
@@ -171,5 +173,5 @@ def _from_both_ends(
             for row in connection.execute(query):
                 yield tuple(row)
             return
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             losses.note(table, error)

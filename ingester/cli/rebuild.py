@@ -78,8 +78,10 @@ def _document(made: Rebuilt) -> dict[str, Any]:
     return {
         "objects": made.objects,
         "old_index": str(made.former) if made.former is not None else None,
+        "is_damaged": made.is_damaged,
         "damaged_tables": list(made.damaged),
         "carried_over": dict(made.carried),
+        "gone_derivatives": made.gone_derivatives,
         "not_carried_over": list(made.lost),
         "compared": compared,
         "kept_aside": str(made.kept_aside) if made.kept_aside is not None else None,
@@ -97,6 +99,9 @@ def _lines(made: Rebuilt) -> Iterator[str]:
     if made.carried:
         carried = ", ".join(f"{count:,} {what}" for what, count in made.carried.items())
         yield f"carried over from the old index: {carried}"
+    if made.gone_derivatives:
+        gone = screen.plural(made.gone_derivatives, "thumbnail or video", "thumbnails or videos")
+        yield f"{gone} gone from the archive: made again by the next run"
     for sentence in made.lost:
         yield f"not carried over: {sentence}"
     yield from _of_the_old_one(made)
@@ -110,8 +115,9 @@ def _of_the_old_one(made: Rebuilt) -> Iterator[str]:
             "there was no old index: original names, batches, arrival times and decisions are not "
             "known any more; thumbnails and videos are made again by the next run"
         )
-    elif made.damaged:
-        yield f"the old index is damaged: parts of {', '.join(made.damaged)} could not be read"
+    elif made.is_damaged:
+        lost = f": parts of {', '.join(made.damaged)} could not be read" if made.damaged else ""
+        yield f"the old index is damaged{lost}; all else was taken over"
     elif made.differences is not None:
         differing = {t: each for t, each in made.differences.items() if not each.is_equal}
         for table, each in differing.items():

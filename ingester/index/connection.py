@@ -71,6 +71,9 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into `Corrupt` or `Retry` where they are not ours."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        # SQLite quotes the damaged schema in its complaint.
+        raise Corrupt(f"The index {path} is damaged (malformed database schema).") from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if (strange := _UNREADABLE.match(str(error))) is not None:

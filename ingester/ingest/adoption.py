@@ -113,13 +113,14 @@ class Adoption:
         self._writer.record([self._adopted(arrival_id, path, prepared, found)])
 
     def _read(self, path: str) -> Prepared:
+        defaults = self._settings.defaults_of(path.split("/", 1)[0])
         request = PrepareRequest(
             path=str(self._archive.absolute(path)),
             intake="read",
             staging="",
             is_received=True,
-            character_set="",
-            issuer_of_patient_id="",
+            character_set=defaults.character_set,
+            issuer_of_patient_id=defaults.issuer_of_patient_id,
             limits=self._settings.limits,
         )
         (prepared,) = self._executor().submit(prepare_many, [request]).result()

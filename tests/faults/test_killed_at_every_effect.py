@@ -37,22 +37,27 @@ def dying_at(n: int) -> Callable[[str, str], None]:
     return observer
 
 
-def run_and_die(root: Path, n: int) -> bool:
-    """Ingest in a forked process that dies before its n-th effect; True if it did."""
+def in_another_process(work: Callable[[], object], observer: Callable[[str, str], None]) -> int:
+    """Do something in a forked process; returns its exit code, 0 or `KILLED`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         try:
-            with durable.observe(dying_at(n)):
-                Site(root).ingest_all()
+            with durable.observe(observer):
+                work()
             os._exit(0)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    assert code in (0, KILLED), f"the run failed by itself before effect {n}"
-    return code == KILLED
+    assert code in (0, KILLED), "it failed by itself"
+    return code
+
+
+def run_and_die(root: Path, n: int) -> bool:
+    """Ingest in a forked process that dies before its n-th effect; True if it did."""
+    return in_another_process(Site(root).ingest_all, dying_at(n)) == KILLED
 
 
 @pytest.fixture(scope="module")

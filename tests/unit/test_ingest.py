@@ -269,6 +269,22 @@ def test_an_archived_file_without_a_row_is_adopted_before_another_version(site: 
     site.check()
 
 
+def test_an_adopted_file_is_read_as_its_source_says(site: Site) -> None:
+    name = "Müller^Jürgen".encode("latin-1")
+    data = encoded(instance(1, PatientName="Mxller^Jxrgen")).replace(b"Mxller^Jxrgen", name)
+    drop(site.spool.root / "CT1/a", data)
+    sources = {"CT1": SourceDefaults(character_set="ISO_IR 100", issuer_of_patient_id="WARD")}
+    site.ingest_all(sources=sources)
+    before = site.rows("SELECT patient_name, issuer_of_patient_id FROM patients")
+    for path in site.archive.root.glob("index.db*"):
+        path.unlink()
+    drop(site.spool.root / "CT1/b", data.replace(b"Abdomen ", b"Thorax  "))
+    site.ingest_all(sources=sources)
+    assert site.outcomes() == {"archived": 1, "conflict": 1}
+    assert site.rows("SELECT patient_name, issuer_of_patient_id FROM patients") == before
+    site.check()
+
+
 def test_a_resend_repairs_a_missing_or_damaged_file(site: Site) -> None:
     drop(site.spool.root / "a", instance(1))
     site.ingest_all()

@@ -48,11 +48,11 @@ def with_writer(site: Site, change: Callable[[Writer], object], *columns: str) -
         writer.close()
 
 
-def derive(site: Site) -> None:
+def derive(site: Site, most: int = 100) -> None:
     """Put a picture beside each object that lacks one, and rows for both kinds."""
     writer = Writer.open(site.index)
     at = moment(SystemClock().now())
-    for each in writer.pending_derivatives({Kind.THUMBNAIL: 1, Kind.VIDEO: 1}, 100):
+    for each in writer.pending_derivatives({Kind.THUMBNAIL: 1, Kind.VIDEO: 1}, most):
         path = each.path.removesuffix(".dcm") + ".jpg"
         (site.archive.root / path).write_bytes(b"picture")
         i, single = each.instance_id, DerivativeReason.SINGLE_FRAME
