@@ -11,6 +11,7 @@ from ingester import site as ties
 from tests.factory import drop, encoded, instance
 from tests.indexes import told_by_files, whole
 from tests.stories.conftest import Command
+from tests.stories.test_backed_up import Copied, follow
 
 
 @pytest.fixture
@@ -41,6 +42,20 @@ def test_a_lost_index_is_made_again_at_the_next_start(filled: Command) -> None:
         service.await_outcomes({"archived": 4, "quarantined": 1})
     assert set(told["headers"]) < set(told_by_files(index)["headers"])
     filled.once()  # pictures that the service had no time for
+    filled.verify()
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_page_for_the_bad_day_brings_it_back(filled: Command, is_gone: bool) -> None:
+    index = filled.archive / "index.db"
+    told = told_by_files(index)
+    for path in filled.archive.glob("index*"):
+        path.unlink()
+    if not is_gone:
+        index.write_bytes(b"no index any more" * 1000)
+    assert follow("It is gone or damaged", filled, Copied(filled.root / "nowhere")) == 4
+    assert told_by_files(index) == told
+    assert list(filled.archive.glob("index.db.*")) == []
     filled.verify()
 
 
