@@ -28,6 +28,8 @@ StartLimitIntervalSec=0
 # ready once the spool is watched; alive while the loop turns
 Type=notify
 WatchdogSec=60
+# an index may have to be made again, or filled with new columns, first
+TimeoutStartSec=infinity
 User={user}
 Group={group}
 # drop folders are 2770; archive folders are 2750, files 0640 and 0440

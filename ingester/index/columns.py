@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
@@ -26,6 +26,14 @@ _PATTERNS = {
     "TM": "[0-9][0-9]:[0-9][0-9]:[0-9][0-9]*",
 }
 _IRREGULAR = {"CTDIvol": "ctdi_vol"}
+_ROWS_AT_ONCE = 4096
+
+#: Told (done, total, note).
+Progress = Callable[[int, int | None, str], None]
+
+
+def no_progress(_done: int, _total: int | None, _note: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +96,77 @@ def promoted(keyword: str) -> PromotedColumn:
 
 
 def add_columns(
-    connection: sqlite3.Connection, keywords: Sequence[str]
+    connection: sqlite3.Connection,
+    keywords: Sequence[str],
+    progress: Progress = no_progress,
 ) -> tuple[PromotedColumn, ...]:
-    """Add, index and back-fill the columns that are not there yet.
+    """Add, back-fill and index the columns that are not there yet.
 
     Columns that an earlier configuration asked for stay, and stay filled: taking a
     keyword out of the file never destroys a query somebody relies on.  Returns all
-    of them.  Runs inside the caller's transaction.
+    of them.  Runs inside the caller's transaction; each header is read once, however
+    many columns are new, and *progress* is told of every few thousand.
     """
     have = {row[1] for row in connection.execute("PRAGMA table_info(instances)")}
     known = {row[0] for row in connection.execute("SELECT keyword FROM promoted_columns")}
-    for column in (promoted(keyword) for keyword in dict.fromkeys(keywords)):
-        if column.keyword in known or column.name in have:
-            continue  # promoted before, or one of the contract's own
-        connection.execute(f'ALTER TABLE instances ADD COLUMN "{column.name}" {column.type}')
-        value = column.expression.format(*["headers.attributes"] * 2)
-        connection.execute(
-            f'UPDATE instances SET "{column.name}" = (SELECT {value} FROM headers'
-            " WHERE headers.instance_id = instances.instance_id)"
-        )
-        connection.execute(
-            f'CREATE INDEX IF NOT EXISTS "{index_name(column.name)}" ON instances ("{column.name}")'
-        )
-        connection.execute(
-            "INSERT INTO promoted_columns (keyword, column_name) VALUES (?, ?)",
-            (column.keyword, column.name),
-        )
+    wanted = [promoted(keyword) for keyword in dict.fromkeys(keywords)]
+    # The others were promoted before, or are the contract's own.
+    new = [each for each in wanted if each.keyword not in known and each.name not in have]
+    if new:
+        for column in new:
+            connection.execute(f'ALTER TABLE instances ADD COLUMN "{column.name}" {column.type}')
+        _fill(connection, new, progress)
+        for number, column in enumerate(new):
+            progress(number, len(new), f"indexing {column.name}")
+            connection.execute(
+                f'CREATE INDEX IF NOT EXISTS "{index_name(column.name)}"'
+                f' ON instances ("{column.name}")'
+            )
+            connection.execute(
+                "INSERT INTO promoted_columns (keyword, column_name) VALUES (?, ?)",
+                (column.keyword, column.name),
+            )
     rows = connection.execute("SELECT keyword FROM promoted_columns ORDER BY keyword")
-    return tuple(promoted(row[0]) for row in rows.fetchall())
+    columns = tuple(promoted(row[0]) for row in rows.fetchall())
+    _tell_sizes(connection, columns)
+    return columns
+
+
+def _tell_sizes(connection: sqlite3.Connection, columns: Sequence[PromotedColumn]) -> None:
+    """Tell SQLite that one dose or one kernel is that of many objects.
+
+    Who asks for a day of them as well is better served by the day.
+    """
+    rows = connection.execute("SELECT idx FROM sqlite_stat1 WHERE tbl = 'instances'")
+    told = {row[0] for row in rows.fetchall()}
+    untold = [name for name in (index_name(each.name) for each in columns) if name not in told]
+    if untold:
+        connection.executemany(
+            "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('instances', ?, '1000000 20000')",
+            [(name,) for name in untold],
+        )
+        connection.execute("ANALYZE sqlite_master")  # so that they count here too
+
+
+def _fill(
+    connection: sqlite3.Connection, columns: Sequence[PromotedColumn], progress: Progress
+) -> None:
+    names = ", ".join(f'"{column.name}"' for column in columns)
+    values = ", ".join(column.expression.replace("{}", "headers.attributes") for column in columns)
+    total: int = connection.execute("SELECT count(*) FROM instances").fetchone()[0]
+    note = f"filling {', '.join(column.name for column in columns)}"
+    done, last = 0, 0
+    while done < total:
+        progress(done, total, note)
+        count, until = connection.execute(
+            "SELECT count(*), max(instance_id) FROM (SELECT instance_id FROM instances"
+            " WHERE instance_id > ? ORDER BY instance_id LIMIT ?)",
+            (last, _ROWS_AT_ONCE),
+        ).fetchone()
+        connection.execute(
+            f"UPDATE instances SET ({names}) = (SELECT {values} FROM headers"
+            " WHERE headers.instance_id = instances.instance_id)"
+            " WHERE instance_id > ? AND instance_id <= ?",
+            (last, until),
+        )
+        done, last = done + count, until

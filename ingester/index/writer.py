@@ -24,7 +24,7 @@ from ingester import durable
 from ingester.errors import Retry
 from ingester.index import current, decisions, pending, rows
 from ingester.index.additions import unusable
-from ingester.index.columns import PromotedColumn, add_columns
+from ingester.index.columns import Progress, PromotedColumn, add_columns, no_progress
 from ingester.index.connection import (
     PAGE_BYTES,
     be_patient,
@@ -72,8 +72,15 @@ class Writer:
         self.has_log = True
 
     @classmethod
-    def open(cls, path: Path, *, columns: Sequence[str] = (), mode: int = 0o640) -> Writer:
-        """Open the index, making or migrating it.
+    def open(
+        cls,
+        path: Path,
+        *,
+        columns: Sequence[str] = (),
+        mode: int = 0o640,
+        progress: Progress = no_progress,
+    ) -> Writer:
+        """Open the index, making or migrating it; *progress* is told of filling columns.
 
         Raises
         ------
@@ -86,7 +93,7 @@ class Writer:
         """
         writer = cls(path, columns, mode)
         with translated(path):
-            writer._connect()
+            writer._connect(progress)
         return writer
 
     def close(self) -> None:
@@ -335,14 +342,14 @@ class Writer:
                 self._abandon()
                 raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, progress: Progress = no_progress) -> sqlite3.Connection:
         if self._open_connection is None:
             if is_missing(self.path):
                 self._make()
             connection = connect_writer(self.path, self._mode)
             try:
                 migrate(connection, self.path)
-                promoted = self._promote(connection)
+                promoted = self._promote(connection, progress)
             except BaseException:
                 connection.close()
                 raise
@@ -369,10 +376,12 @@ class Writer:
         durable.replace(aside, self.path)
         durable.flush_folder(self.path.parent)
 
-    def _promote(self, connection: sqlite3.Connection) -> tuple[PromotedColumn, ...]:
+    def _promote(
+        self, connection: sqlite3.Connection, progress: Progress
+    ) -> tuple[PromotedColumn, ...]:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            promoted = add_columns(connection, self._columns)
+            promoted = add_columns(connection, self._columns, progress)
             durable.effect("commit", self.path)
             connection.execute("COMMIT")
         except BaseException:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ingester import durable
 from ingester.archive import Archive
 from ingester.config import Settings
+from ingester.index.columns import no_progress
 from ingester.index.connection import Corrupt, connect_reader, is_missing
 from ingester.index.migrations import keep_copy
 from ingester.index.writer import Writer
@@ -49,15 +50,20 @@ def open_index(
         log.warning("the index %s is missing and is made again from the archive", path)
         _rebuild(settings, clock, progress)
     try:
-        return _opened(settings, check=had_wal)
+        return _opened(settings, check=had_wal, progress=progress)
     except Corrupt as error:
         log.error("%s It is kept aside and made again from the archive.", error)
     _rebuild(settings, clock, progress)
-    return _opened(settings, check=False)
+    return _opened(settings, check=False, progress=progress)
 
 
-def _opened(settings: Settings, *, check: bool) -> Writer:
-    writer = Writer.open(settings.index.path, columns=settings.index.columns, mode=_FILE_MODE)
+def _opened(settings: Settings, *, check: bool, progress: Progress | None) -> Writer:
+    writer = Writer.open(
+        settings.index.path,
+        columns=settings.index.columns,
+        mode=_FILE_MODE,
+        progress=progress or no_progress,
+    )
     if check:
         # The last run did not end by itself: its log was replayed just now.
         try:

@@ -47,6 +47,9 @@ _SPACE_SECONDS = 5.0
 _IDLE_SECONDS = 5.0
 _TIDY_SECONDS = 2.0
 _LONGEST_SLEEP = 60.0
+#: How often the log tells of an index that takes long to be ready.
+_TELL_SECONDS = 10.0
+_MAKING_AGAIN = "making it again from the archive"
 _FIRST_SANE_YEAR = 2020
 _STORED = (Outcome.ARCHIVED, Outcome.VARIANT, Outcome.CONFLICT)
 
@@ -82,6 +85,8 @@ class Service:
         self._is_once = is_once
         self._idle_since: float | None = None  # with `is_once`
         self._progress = progress
+        self._making_index = _MAKING_AGAIN
+        self._tell_again_at = 0.0
         self._expected = 0  # files that lay in the spool at the start, for the progress
         self._must_look = True
         self._timers = Timers(clock)
@@ -293,13 +298,19 @@ class Service:
             self._progress(made, max(stored, made), "making thumbnails and videos")
 
     def _meanwhile(self, done: int, total: int | None, note: str) -> None:
-        """Keep receivers, systemd and questions served while the index is rebuilt."""
+        """Serve receivers, systemd and questions while the index is rebuilt or filled."""
         if self.is_stopping:
-            raise Stopped("stopped while the index was being made again; nothing is lost")
+            raise Stopped("stopped while the index was being made ready; nothing is lost")
+        of_all = f" of {total:,}" if total is not None else ""
+        self._making_index = f"{note or _MAKING_AGAIN} ({done:,}{of_all})"
+        now = self.clock.monotonic()
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_SECONDS
+            log.info("index: %s", self._making_index)
         self._stay_alive()
         self._answer_requests()
         if self._progress is not None:
-            self._progress(done, total, note or "making the index again")
+            self._progress(done, total, note or _MAKING_AGAIN)
 
     def _stay_alive(self) -> None:
         """Do what cannot wait while something long is done: receivers, systemd."""
@@ -364,7 +375,7 @@ class Service:
         deriving = self.intake.deriving
         found = [self.intake.trouble, deriving.trouble if deriving is not None else None]
         if self.intake.writer is None and self.intake.trouble is None:
-            found.append("the index is being made again from the archive; files wait")
+            found.append(f"the index is not ready: {self._making_index}; files wait")
         found.append(held_log(self.intake.writer))
         found += [f"the disk of the {name} is nearly full" for name in self._disks.low]
         files = [f"{path}: {why}" for path, why in sorted(self.spool.troubles.items())]

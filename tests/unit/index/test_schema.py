@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ingester import durable
 from ingester.errors import Fatal
 from ingester.index import Writer, migrations
 from ingester.index.columns import promoted, snake_case
+from tests.indexes import whole
 from tests.unit.index.records import archived, header
 from tests.unit.index.test_writer import ask
 
@@ -178,3 +180,60 @@ def test_column_names_are_the_keywords_in_snake_case() -> None:
         "sop_instance_uid", "kvp", "patient_id", "x_ray_tube_current", "echo_time", "ctdi_vol",
     ]  # fmt: skip
     assert promoted("PixelSpacing").type == "TEXT"
+
+
+def test_new_columns_are_filled_in_one_pass_and_somebody_who_waits_is_told(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "index.db"
+    writer = Writer.open(path)
+    writer.record(
+        [archived(header(instance=n, attributes={"KVP": 80.0 + n, "CTDIvol": n / 10})) for n in
+         range(1, 41)]
+    )  # fmt: skip
+    ask(writer, "DELETE FROM headers WHERE instance_id = 7")
+    writer.close()
+    told: list[tuple[int, int | None, str]] = []
+    writer = Writer.open(path, columns=["KVP", "CTDIvol"], progress=lambda *each: told.append(each))
+    assert told == [
+        (0, 40, "filling kvp, ctdi_vol"),
+        (0, 2, "indexing kvp"),
+        (1, 2, "indexing ctdi_vol"),
+    ]
+    rows = ask(writer, "SELECT instance_id, kvp, ctdi_vol FROM images WHERE instance_id <> 7")
+    assert rows == [(n, 80.0 + n, n / 10) for n in range(1, 41) if n != 7]
+    assert ask(writer, "SELECT kvp, ctdi_vol FROM images WHERE instance_id = 7") == [(None, None)]
+    writer.close()
+    told.clear()
+    Writer.open(path, columns=["CTDIvol"], progress=lambda *each: told.append(each)).close()
+    assert told == []
+
+
+def test_who_stops_while_columns_are_filled_loses_nothing(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(_done: int, _total: int | None, note: str) -> None:
+        if note.startswith("indexing"):
+            raise Stopped
+
+    path = tmp_path / "index.db"
+    with closing(Writer.open(path)) as writer:
+        writer.record([archived(header(attributes={"KVP": 120.0}))])
+    before = whole(path)
+    with pytest.raises(Stopped):
+        Writer.open(path, columns=["KVP"], progress=stop)
+    assert whole(path) == before
+    with closing(Writer.open(path, columns=["KVP"])) as writer:
+        assert ask(writer, "SELECT kvp FROM images") == [120.0]
+
+
+def test_the_day_is_looked_up_first_and_not_the_voltage_that_all_share(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    Writer.open(path, columns=["KVP"]).close()
+    with closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT path FROM images"
+            " WHERE kvp = 120 AND study_date = '2026-03-02'"
+        ).fetchall()
+    assert "studies_by_study_date" in plan[0][3]
