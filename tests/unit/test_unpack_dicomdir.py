@@ -60,8 +60,8 @@ def test_records_are_listed_in_order_in_every_encoding(tmp_path: Path, syntax: s
         syntax=syntax,
     )
     assert read_dicomdir(str(path)).references == (
-        Reference("A/IM2", uid(1, 1, 1, 2)),
-        Reference("IM1", uid(1, 1, 1, 1)),
+        Reference("A/IM2", uid(1, 1, 1, 2), "IMAGE"),
+        Reference("IM1", uid(1, 1, 1, 1), "IMAGE"),
     )
 
 
@@ -85,6 +85,33 @@ def test_a_real_one_names_its_neighbours() -> None:
     names = [str(each.relative_to(beside)) for each in beside.rglob("*") if each.is_file()]
     assert len(listing.references) == 31
     assert {each.file_id for each in listing.references} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "DICOMDIR-bigEnd", "DICOMDIR-reordered"])
+def test_what_is_named_is_described_without_a_word_about_the_patient(name: str) -> None:
+    found = get_testdata_file(name)
+    assert isinstance(found, str)
+    described = {each.file_id: each.what for each in read_dicomdir(found).references}
+    assert described["77654033/CR1/6154"] == "IMAGE CR, series 1, number 1"
+    assert described["98892003/MR700/4678"] == "IMAGE MR, series 700, number 6"
+    assert all(what.startswith("IMAGE C") or " MR, series" in what for what in described.values())
+
+
+def test_offsets_that_run_in_a_circle_and_odd_values_describe_nothing(tmp_path: Path) -> None:
+    series = record(None)
+    series.DirectoryRecordType = "SERIES"
+    series.OffsetOfReferencedLowerLevelDirectoryEntity = 1
+    odd = record("IM1", uid(1))
+    odd.add(DataElement(0x00200013, "LO", "Meyer^Anna"))
+    path = dicomdir(tmp_path / "DICOMDIR", series, odd)
+    whole = path.read_bytes()
+    offset = whole.index(b"\x04\0\0\x14UL")  # of the first record: its item begins 8 before
+    circle = whole.replace(b"\x04\0\x20\x14UL\x04\0\1\0\0\0", (
+        b"\x04\0\x20\x14UL\x04\0" + (offset - 8).to_bytes(4, "little")
+    ))  # fmt: skip
+    assert circle != whole
+    path.write_bytes(circle)
+    assert [each.what for each in read_dicomdir(str(path)).references] == ["IMAGE"]
 
 
 def test_records_nested_without_end_are_refused(tmp_path: Path) -> None:
