@@ -305,6 +305,21 @@ def folder_of(claim: Claim) -> Path:
     return next(each for each in claim.path.parents if each.name == CLAIMED)
 
 
+def seen(root: Path, describe: Callable[[str], Provenance]) -> Iterator[Claim]:
+    """Yield every file that is claimed on this root; nothing is changed.
+
+    So this may be asked beside a running service; members of an archive file are left
+    out, for it stands for them.
+    """
+    claims = root / CLAIMED
+    for name in sorted(os.listdir(claims)) if claims.is_dir() else []:
+        folder = claims / name
+        for path in (*_files_below(folder / _ALONE), *_files_below(folder / _TOGETHER)):
+            claim = _found_again(folder, path, describe)
+            if claim is not None:
+                yield claim
+
+
 def count_claimed(root: Path) -> int:
     """Count the files that are claimed on this root, changing nothing."""
     claims = root / CLAIMED

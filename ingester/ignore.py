@@ -7,7 +7,7 @@ from a file name extension beyond this.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import translate
 
 #: Names that copy tools and editors use while they write.
@@ -28,6 +28,9 @@ TEMPORARY = (
     "~syncthing~*",
 )
 
+#: Hidden names of that kind: rsync's (`.name.XXXXXX`).
+HIDDEN_WHILE_WRITTEN = (".?*.[0-9a-z][0-9a-z][0-9a-z][0-9a-z][0-9a-z][0-9a-z]",)
+
 #: What systems leave behind in folders.
 LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "lost+found")
 
@@ -41,9 +44,23 @@ class Ignore:
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
-        every = (*TEMPORARY, *LITTER, *patterns)
-        self._match = re.compile("|".join(translate(each.lower()) for each in every)).fullmatch
+        self._match = _compiled((*TEMPORARY, *LITTER, *patterns))
+        self._match_temporary = _compiled((*TEMPORARY, *HIDDEN_WHILE_WRITTEN))
+        self._match_other = _compiled((*LITTER, *patterns))
 
     def __call__(self, name: str) -> bool:
         """Return whether a file or folder of this name is left alone."""
         return name.startswith(".") or self._match(name.lower()) is not None
+
+    def is_temporary(self, name: str) -> bool:
+        """Return whether a name says that somebody is still writing, or broke off.
+
+        Such a file is left alone, but a batch is not complete while it lies there.
+        """
+        lower = name.lower()
+        is_other = lower.startswith("._") or self._match_other(lower) is not None
+        return self._match_temporary(lower) is not None and not is_other
+
+
+def _compiled(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
+    return re.compile("|".join(translate(each.lower()) for each in patterns)).fullmatch

@@ -28,7 +28,7 @@ from urllib.parse import unquote
 
 from ingester import durable
 from ingester.archive import escape_source, remove_tree
-from ingester.claims import CLAIMED, REASON, Claims, Provenance, is_arrival_id
+from ingester.claims import CLAIMED, REASON, Claims, Provenance, is_arrival_id, seen
 from ingester.ignore import Ignore
 from ingester.model import Arrival, Claim, FileIdentity
 
@@ -317,6 +317,17 @@ class Spool:
                 self._missing.add(root.path)
             found += there
         return sorted(found, key=lambda claim: claim.arrival_id)
+
+    def claims_seen(self, troubles: list[str]) -> Iterator[Claim]:
+        """Yield what is claimed now, by whomever; nothing is changed.
+
+        Folders that cannot be read are told in *troubles*.
+        """
+        for root in self._roots():
+            try:
+                yield from seen(root.path, partial(self._describe, root))
+            except OSError as error:
+                troubles.append(f"{shown(str(error.filename or root.path))}: {error.strerror}")
 
     def half_quarantined(self) -> list[Path]:
         """List claims whose reason was written already: to be finished, not read again."""

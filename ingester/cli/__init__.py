@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert:convert", "Convert one DICOM file to MP4 or JPEG, without any site."),
     "import": ("bring:bring", "Bring files, folders, archives and CDs into the archive."),
     "status": ("status:status", "Show what waits, what was archived, and what is wrong."),
+    "receipt": (
+        "receipt:receipt",
+        "Say what became of every file of a batch, and what is missing.",
+    ),
     "find": ("ask:find", "Find studies by name, ID, accession, description, date, modality."),
     "show": ("ask:show", "Show a study, a series or an instance."),
     "sql": ("sql:sql", "Ask the index with read-only SQL."),

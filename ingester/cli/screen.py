@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -29,6 +29,29 @@ def say(text: str = "") -> None:
 def answer_json(document: Any) -> None:
     """Print one JSON document, on standard output."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=_as_json))
+
+
+def stream_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document whose long parts are made while they are printed.
+
+    Values that are iterators become arrays, one element a line.
+    """
+    click.echo("{", nl=False)
+    for number, (name, value) in enumerate(document.items()):
+        click.echo(f"{',' if number else ''}\n  {json.dumps(name)}: ", nl=False)
+        if not isinstance(value, Iterator):
+            click.echo(_dumped(value), nl=False)
+            continue
+        is_empty = True
+        for element in value:
+            click.echo(f"{'[' if is_empty else ','}\n    {_dumped(element)}", nl=False)
+            is_empty = False
+        click.echo("[]" if is_empty else "\n  ]", nl=False)
+    click.echo("\n}")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_as_json)
 
 
 def _as_json(value: Any) -> Any:

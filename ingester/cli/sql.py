@@ -60,7 +60,7 @@ def sql(site: Site, query: str | None, as_csv: bool, as_json: bool) -> None:
             if as_json:
                 screen.answer_json([dict(zip(names, row, strict=True)) for row in found])
             elif as_csv:
-                _print_csv(names, found)
+                print_csv(names, found)
             else:
                 _print_table(names, found)
         except sqlite3.Error as error:
@@ -95,7 +95,8 @@ def _short(value: Any) -> screen.Cell:
     return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 
-def _print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows as CSV that a spreadsheet shows and does not execute."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([defused(name) for name in names])

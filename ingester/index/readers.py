@@ -41,6 +41,12 @@ _LOOKING = frozenset(
     }
 )  # fmt: skip
 _JSON_COLUMNS = ("detail", "attributes")
+#: All sources, each found by one step in the index: there are few, and many rows of each.
+_SOURCES = (
+    "sources (source) AS (SELECT min(source) FROM arrivals UNION ALL"
+    " SELECT (SELECT min(a.source) FROM arrivals AS a WHERE a.source > sources.source)"
+    " FROM sources WHERE sources.source IS NOT NULL)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,29 @@ class Reader:
             self.connection.execute("ROLLBACK")
             self.connection.set_authorizer(authorise_reading)
 
+    @contextmanager
+    def with_scratch(self) -> Iterator[None]:
+        """Attach an empty database, `scratch`, to a `with` block that needs tables of its own.
+
+        It lies in a temporary file, so what is put there costs no memory.  All questions
+        are answered from one moment of the index, which was opened read-only and stays so.
+        """
+        self.connection.set_authorizer(None)
+        self.connection.execute("PRAGMA query_only = OFF")
+        self.connection.execute("ATTACH '' AS scratch")
+        try:
+            self.connection.execute("PRAGMA scratch.journal_mode = OFF")
+            self.connection.execute("PRAGMA scratch.synchronous = OFF")
+            self.connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.connection.execute("COMMIT")
+        finally:
+            self.connection.execute("DETACH scratch")
+            self.connection.execute("PRAGMA query_only = ON")
+            self.secure()
+
     def rows(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         """Return all rows as dictionaries, JSON columns parsed."""
         with translated(self.path):
@@ -200,26 +229,28 @@ class Reader:
             row["message"] = explained(row)
         return sorted(found, key=lambda row: str(row["arrival_id"]))
 
-    def batches(self, batch: str, source: str | None = None) -> list[Row]:
-        """Return the batches of this name; several sources may have one each."""
-        return self.rows(
-            "SELECT * FROM batches WHERE batch = ?1 AND (?2 IS NULL OR source = ?2)"
-            " ORDER BY source",
-            (batch, source),
-        )
-
-    def arrivals_of(self, batch: str, source: str | None = None) -> list[Row]:
-        """Return what became of every file of a batch; retried ones count as retried."""
+    def sources_of_batch(self, batch: str) -> list[str]:
+        """Return the sources that have a batch of this name."""
         found = self.rows(
-            "SELECT a.*, i.sop_instance_uid, i.path FROM arrivals AS a"
-            " LEFT JOIN instances AS i ON i.instance_id = a.instance_id"
-            " WHERE a.batch = ?1 AND (?2 IS NULL OR a.source = ?2) AND a.retried_as IS NULL"
-            " ORDER BY a.arrival_id",
-            (batch, source),
+            f"WITH RECURSIVE {_SOURCES} SELECT source FROM sources WHERE source IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM arrivals AS a"
+            "  WHERE a.source = sources.source AND a.batch = ?)",
+            (batch,),
         )
-        for row in found:
-            row["explanation"] = explained(row)
-        return found
+        return [row["source"] for row in found]
+
+    def batch_names(self) -> list[str]:
+        """Return the name of every batch, the latest first."""
+        found = self.rows(
+            "SELECT batch FROM arrivals WHERE batch IS NOT NULL"
+            " GROUP BY source, batch ORDER BY max(arrival_id) DESC"
+        )
+        return list(dict.fromkeys(row["batch"] for row in found))
+
+    def batch(self, source: str, batch: str) -> Row | None:
+        """Return a row of the view `batches`, None where there is none."""
+        found = self.rows("SELECT * FROM batches WHERE source = ? AND batch = ?", (source, batch))
+        return found[0] if found else None
 
     def arrival(self, arrival_id: str) -> Row | None:
         """Return one row of `arrivals`, None where there is none."""

@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "site": {"durable", "archive", "observe"},
     "control": {"durable"},
     "handover": {"durable", "spool", "sniff"},
+    "receipt": {"archive", "dicom", "ignore", "index", "sniff", "spool", "unpack"},
     "ingest": {
         "archive", "claims", "compare", "durable", "index", "moments", "pool", "prepare",
         "quarantine", "settle", "spool", "unpack",

@@ -243,11 +243,13 @@ def test_quarantine_batches_and_overview(writer: Writer, reader: Reader) -> None
     writer.mark_retried("a-3", "a-4", at(4))
     assert [row["arrival_id"] for row in reader.quarantine()] == ["a-1"]
     assert [row["arrival_id"] for row in reader.quarantine(with_foreign=True)] == ["a-1", "a-2"]
-    (batch,) = reader.batches("CD")
+    assert (reader.sources_of_batch("CD"), reader.batch_names()) == (["MANUAL"], ["CD"])
+    assert (reader.sources_of_batch("DC"), reader.batch("MANUAL", "DC")) == ([], None)
+    batch = reader.batch("MANUAL", "CD")
+    assert batch is not None
     assert (batch["arrived"], batch["archived"], batch["quarantined"], batch["foreign"]) == (
         3, 1, 1, 1,
     )  # fmt: skip
-    assert len(reader.arrivals_of("CD", "MANUAL")) == 3
     overview = reader.overview(at(0), {Kind.THUMBNAIL: 1, Kind.VIDEO: 1})
     assert overview.problems == {"quarantined": 1, "derivative": 1}
     assert overview.pending_derivatives == {Kind.THUMBNAIL: 1, Kind.VIDEO: 0}
