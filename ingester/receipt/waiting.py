@@ -61,30 +61,31 @@ class BatchInSpool:
     def _places(self) -> Iterator[tuple[Path, str]]:
         """Yield the folders and files that are this batch, each with its name for people."""
         received = self.spool.root / RECEIVED
-        for folder in self._names(received):
+        for folder in self.names(received):
             if escape_source(folder) == self.source:
                 yield from self._received(received / folder)
-        for top in self._tops():
-            for name in self._names(top):
+        for top in self.tops():
+            for name in self.names(top):
                 if shown(name) == self.batch and not self._is_ours(top, name):
                     yield top / name, shown(name)
 
     def _received(self, folder: Path) -> Iterator[tuple[Path, str]]:
-        for name in self._names(folder):
+        for name in self.names(folder):
             path = folder / name
             if match := _ASSOCIATION_FILE.fullmatch(name):
                 if match[1] == self.batch:
                     yield path, name
             elif name == "@":
-                for arrival_id in self._names(path):
+                for arrival_id in self.names(path):
                     inside = path / arrival_id / self.batch
                     if "/" not in self.batch and inside.is_file():
                         yield inside, self.batch
             elif name.startswith("@") and unquote(name[1:]) == self.batch:
-                for arrival_id in self._names(path):
+                for arrival_id in self.names(path):
                     yield path / arrival_id, ""
 
-    def _tops(self) -> Iterator[Path]:
+    def tops(self) -> Iterator[Path]:
+        """Yield the drop folders of the source."""
         if self.source in self.spool.sources:
             yield self.spool.root / self.source
         if self.source == self.spool.default_source:
@@ -96,7 +97,8 @@ class BatchInSpool:
     def _is_ours(self, top: Path, name: str) -> bool:
         return top == self.spool.root and (name == QUARANTINE or name in self.spool.sources)
 
-    def _names(self, folder: Path) -> list[str]:
+    def names(self, folder: Path) -> list[str]:
+        """Return what lies in a folder; one that is gone is empty, others are `troubles`."""
         try:
             return sorted(os.listdir(folder))
         except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from io import StringIO
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.factory import drop, encoded, instance, uid
-from tests.media import burn, images, respell
+from tests.media import burn, images
 from tests.site import digest
 from tests.stories.conftest import Command
 from tests.waiting import until
@@ -70,32 +69,6 @@ def test_three_images_of_a_cd_are_missing_and_come_later_from_elsewhere(
     command.verify()
 
 
-def test_the_same_cd_as_a_zip(command: Command, cd: Path) -> None:
-    lost = lose(cd)
-    shutil.make_archive(str(command.spool / "CD_4711"), "zip", cd)
-    command.once()
-    told = command.json("receipt", "CD_4711.zip", exit_code=1)
-    assert (told["counts"]["archived"], told["counts"]["unpacked"]) == (7, 2)
-    assert lacking(told) == [f"CD_4711.zip/{file_id}" for file_id in lost]
-    command.verify()
-
-
-@pytest.mark.parametrize(("is_lower", "suffix"), [(True, ""), (False, ";1"), (True, ".;1")])
-def test_names_as_other_systems_show_them(
-    command: Command, cd: Path, is_lower: bool, suffix: str
-) -> None:
-    lose(cd)
-    cut = images(cd)[0]
-    cut.write_bytes(cut.read_bytes()[:-30])  # found by its name, for it has no UID to read
-    respell(cd, is_lower=is_lower, suffix=suffix)
-    shutil.copytree(cd, command.spool / "CD_4711")
-    command.once(exit_code=1)
-    told = command.json("receipt", "CD_4711", exit_code=1)
-    statuses = [each["status"] for each in told["expected"] if each["is_lacking"]]
-    assert sorted(map(str, statuses)) == ["missing"] * 3 + ["quarantined"]
-    command.verify()
-
-
 def test_import_of_a_cd_into_a_named_batch(command: Command, cd: Path) -> None:
     command.run("import", cd, "--batch", "Müller; 50 % (old)", "--source", "CT 1", exit_code=2)
     command.run("import", cd, "--batch", "Müller; 50 % (old)", "--source", "CT1")
@@ -149,29 +122,6 @@ def test_a_list_that_cannot_be_understood_is_a_mistake(command: Command, tmp_pat
     assert "is a DICOM object" in command.complain(
         "receipt", "b", "--expect", drop(tmp_path / "o", instance(1))
     )
-
-
-def test_what_waits_and_what_was_sent_back_is_not_complete(command: Command) -> None:
-    whole = encoded(instance(1))
-    drop(command.spool / "CD" / "cut", whole[:-40])
-    drop(command.spool / "CD" / "whole", instance(2))
-    command.once(exit_code=1)
-    told = command.json("receipt", "CD", exit_code=1)
-    assert told["lacks"] == ["1 file is in quarantine, undecided"]
-    (arrival_id,) = os.listdir(command.spool / "quarantine")
-    (command.spool / "quarantine" / arrival_id / "cut").write_bytes(whole)
-    drop(command.spool / "CD" / "more.part", instance(3))
-    command.run("retry", arrival_id)
-    told = command.json("receipt", "CD", exit_code=1)
-    assert [each["name"] for each in told["waiting"]] == ["CD/cut", "CD/more.part"]
-    assert told["counts"]["arrived"] == 1
-    os.rename(command.spool / "CD" / "more.part", command.spool / "CD" / "more")
-    command.once()
-    told = command.json("receipt", "CD")
-    (mended,) = [each for each in told["files"] if each["original_name"] == "CD/cut"]
-    assert [each["arrival_id"] for each in mended["retried_from"]] == [arrival_id]
-    assert [each["reason"] for each in mended["retried_from"]] == ["incomplete"]
-    command.verify()
 
 
 def test_beside_a_running_service_it_says_what_still_waits(command: Command, cd: Path) -> None:

@@ -84,9 +84,11 @@ def test_what_waits_is_seen_where_it_lies(settings: Settings) -> None:
 
     origins = [("CT1", "CD_1"), ("CT1", None), ("MANUAL", "CD_2"), ("MANUAL", None)]
     assert not any(lies_in_spool(spool, origin) for origin in origins)
-    put("CT1/CD_1/DICOM/a.part")
+    put("CT1/CD_1/DICOM/Thumbs.db")
     assert not lies_in_spool(spool, ("CT1", "CD_1"))
-    put("CT1/CD_1/DICOM/a.dcm")
+    put("CT1/CD_1/DICOM/a.part")  # somebody is still copying
+    assert lies_in_spool(spool, ("CT1", "CD_1"))
+    (spool.root / "CT1/CD_1/DICOM/a.part").rename(spool.root / "CT1/CD_1/DICOM/a.dcm")
     assert lies_in_spool(spool, ("CT1", "CD_1"))
     assert not lies_in_spool(spool, ("CT1", None))
     put("CT1/b.dcm")
@@ -107,10 +109,12 @@ def test_what_was_received_or_handed_over_waits_too(settings: Settings) -> None:
     received.write_bytes(b"x")
     assert lies_in_spool(spool, ("PACS", association))
     assert not lies_in_spool(spool, ("PACS", "1" * 24))
-    imported = spool.root / handed_over("MANUAL", "CD 1/x", "2" * 24, "a/b.dcm")
-    imported.parent.mkdir(parents=True)
-    imported.write_bytes(b"x")
-    assert lies_in_spool(spool, ("MANUAL", "CD 1/x"))
+    for number, batch in enumerate(("CD 1/x", "Müller & Söhne, 50 %")):
+        assert not lies_in_spool(spool, ("MANUAL", batch))
+        imported = spool.root / handed_over("MANUAL", batch, f"{number:024x}", "a/b.dcm")
+        imported.parent.mkdir(parents=True)
+        imported.write_bytes(b"x")
+        assert lies_in_spool(spool, ("MANUAL", batch))
 
 
 def test_associations_hold_their_own_study_and_batch_up(settings: Settings) -> None:
