@@ -33,6 +33,8 @@ from benchmarks import hospital
 from benchmarks.cookbook import PAGE, Question, page_text, promoted_columns, questions
 from ingester.index import Reader, Writer
 from ingester.model import Kind, type_json
+from ingester.receipt import BatchInSpool, receipt_of
+from ingester.spool import Spool
 
 _INSTANCES_PER_STUDY = 50
 #: Goals: milliseconds for what is bounded and for what reads the whole archive.
@@ -251,10 +253,17 @@ def _commands() -> list[tuple[str, bool, Ask]]:
         found.append((f"show <{level}>", True, _show_of(uid)))
     found.append(("show <instance>", True, _show_an_instance))
     found.append(("status", True, _overview))
-    found.append(("receipt", True, lambda reader: len(reader.arrivals_of(hospital.BATCH))))
+    found.append(("receipt", True, _receipt))
     found.append(("problems", False, lambda reader: len(reader.problems())))
     found.append(("batches", False, _ask("SELECT * FROM batches")))
     return found
+
+
+def _receipt(reader: Reader) -> int:
+    (source,) = reader.sources_of_batch(hospital.BATCH)
+    place = BatchInSpool(Spool(Path("/nowhere")), source, hospital.BATCH)
+    with receipt_of(reader, Path("/nowhere"), place) as told:
+        return sum(1 for _ in told.files())
 
 
 def _find(words: str) -> Ask:

@@ -323,11 +323,11 @@ class Spool:
 
         Folders that cannot be read are told in *troubles*.
         """
-        for root in self._roots():
-            try:
+        try:
+            for root in self._roots():
                 yield from seen(root.path, partial(self._describe, root))
-            except OSError as error:
-                troubles.append(f"{shown(str(error.filename or root.path))}: {error.strerror}")
+        except OSError as error:
+            troubles.append(f"{shown(str(error.filename or self.root))}: {error.strerror}")
 
     def half_quarantined(self) -> list[Path]:
         """List claims whose reason was written already: to be finished, not read again."""

@@ -41,12 +41,6 @@ _LOOKING = frozenset(
     }
 )  # fmt: skip
 _JSON_COLUMNS = ("detail", "attributes")
-#: All sources, each found by one step in the index: there are few, and many rows of each.
-_SOURCES = (
-    "sources (source) AS (SELECT min(source) FROM arrivals UNION ALL"
-    " SELECT (SELECT min(a.source) FROM arrivals AS a WHERE a.source > sources.source)"
-    " FROM sources WHERE sources.source IS NOT NULL)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +226,8 @@ class Reader:
     def sources_of_batch(self, batch: str) -> list[str]:
         """Return the sources that have a batch of this name."""
         found = self.rows(
-            f"WITH RECURSIVE {_SOURCES} SELECT source FROM sources WHERE source IS NOT NULL"
-            " AND EXISTS (SELECT 1 FROM arrivals AS a"
-            "  WHERE a.source = sources.source AND a.batch = ?)",
+            "SELECT DISTINCT source FROM arrival_counts WHERE batch = ? AND batch <> ''"
+            " ORDER BY source",
             (batch,),
         )
         return [row["source"] for row in found]
@@ -242,10 +235,10 @@ class Reader:
     def batch_names(self) -> list[str]:
         """Return the name of every batch, the latest first."""
         found = self.rows(
-            "SELECT batch FROM arrivals WHERE batch IS NOT NULL"
-            " GROUP BY source, batch ORDER BY max(arrival_id) DESC"
+            "SELECT batch FROM arrival_counts WHERE batch <> ''"
+            " GROUP BY batch ORDER BY max(last_finished_at) DESC, batch"
         )
-        return list(dict.fromkeys(row["batch"] for row in found))
+        return [row["batch"] for row in found]
 
     def batch(self, source: str, batch: str) -> Row | None:
         """Return a row of the view `batches`, None where there is none."""

@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from benchmarks import hospital
 from benchmarks.cookbook import page_text, questions
 from ingester.index import Reader, Writer
+from ingester.index.readers import Row
+from ingester.receipt import BatchInSpool, receipt_of
+from ingester.spool import Spool
 
 _SMALL, _LARGE = 40, 160
 _INSTANCES = 50
@@ -61,8 +65,15 @@ _COMMANDS: dict[str, Callable[[Reader], object]] = {
     "count müller": lambda reader: reader.count_found(["müller"]),
     "show study": lambda reader: reader.show(_UID),
     "show series": lambda reader: reader.show(_SERIES),
-    "receipt": lambda reader: reader.arrivals_of(hospital.BATCH),
+    "receipt": lambda reader: _receipt(reader),
 }
+
+
+def _receipt(reader: Reader) -> list[Row]:
+    (source,) = reader.sources_of_batch(hospital.BATCH)
+    place = BatchInSpool(Spool(Path("/nowhere")), source, hospital.BATCH)
+    with receipt_of(reader, Path("/nowhere"), place) as told:
+        return list(told.files())
 
 
 def _question(title: str) -> Callable[[Reader], object]:
