@@ -179,15 +179,6 @@ def test_every_column_of_a_view_is_documented(
     assert documented == index[name][1]
 
 
-def test_the_queries_of_the_documentation_run(empty_index: sqlite3.Connection) -> None:
-    (block,) = re.findall(r"```sql\n(.*?)```", page("index.md"), re.DOTALL)
-    queries = [query for query in block.split(";") if query.strip()]
-    queries += re.findall(r'ingester sql "([^"]+)"', (ROOT / "README.md").read_text())
-    assert len(queries) >= 10
-    for query in queries:
-        empty_index.execute(query).fetchall()
-
-
 def test_the_links_of_the_documentation_lead_somewhere() -> None:
     for file in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text(encoding="utf-8")):

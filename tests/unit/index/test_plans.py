@@ -25,6 +25,8 @@ _SMALL, _LARGE = 40, 160
 _INSTANCES = 50
 #: A full scan costs at least four instructions for each row.
 _MOST_PER_OBJECT = 2.0
+#: Partial indexes, of what needs a person, may be gone through.
+_NOT_FEW = "(?! USING INDEX (arrivals_in_conflict|arrivals_quarantined|derivatives_failed))"
 
 _UID, _SERIES = hospital.STUDY_INSTANCE_UID, hospital.SERIES_INSTANCE_UID
 _DAY, _PATIENT, _ACCESSION = hospital.DAY, hospital.PATIENT_ID, hospital.ACCESSION_NUMBER
@@ -133,7 +135,7 @@ def test_the_plan_of_a_bounded_question_scans_neither_objects_nor_headers(
     plan = hospitals[0].query(f"EXPLAIN QUERY PLAN {_BOUNDED[title]}")[1]
     told = "\n".join(str(row[3]) for row in plan)
     assert told
-    assert not re.search(r"SCAN (instances|headers|arrivals|derivatives)\b", told), told
+    assert not re.search(rf"SCAN (instances|headers|arrivals|derivatives)\b{_NOT_FEW}", told), told
 
 
 def test_a_whole_question_is_told_from_a_bounded_one(hospitals: tuple[Reader, Reader, int]) -> None:
