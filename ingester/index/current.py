@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ingester.index import said
 from ingester.index.hierarchy import Hierarchy
 from ingester.index.names import folded
+from ingester.index.persons import forget_agreements, forget_patients
 from ingester.model import ImageAttributes, Instance
 
 #: Source -> the issuer of patient IDs that its files may leave out.
@@ -72,6 +73,8 @@ def fill_anew(
         studies |= _spell_patient(connection, hierarchy, instance_id, issuer_of)
     for group in _groups(connection, studies):
         _fill(connection, hierarchy, group, issuer_of)
+    forget_patients(connection)
+    hierarchy.forget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,6 @@ def _fill(
     for instance_id in instances:
         instance, archived_at = _said(connection, instance_id, issuer_of)
         hierarchy.note(hierarchy.record(instance, archived_at), instance_id, archived_at)
-    hierarchy.forget()
     connection.executemany(
         "UPDATE studies SET first_archived_at = ?, last_archived_at = ?"
         " WHERE study_instance_uid = ?",
@@ -150,6 +152,7 @@ def _fill(
         " WHERE level = ? AND uid = ? AND attribute = ? AND value = ?",
         settled,
     )
+    forget_agreements(connection, group.studies)
 
 
 _OF_GROUP = (

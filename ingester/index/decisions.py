@@ -305,7 +305,7 @@ class _Deciding:
 
 
 _OF_STUDY = (
-    "((level IN ('patient', 'study') AND uid = ?1) OR (level = 'series' AND uid IN"
+    "((level IN ('patient', 'study') AND ?1 IN (uid, other_uid)) OR (level = 'series' AND uid IN"
     " (SELECT series_instance_uid FROM instances WHERE study_instance_uid = ?1)))"
 )
 _INSTEAD = {

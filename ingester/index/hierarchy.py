@@ -1,8 +1,9 @@
 """Patients, studies and series, as their instances tell of them one by one.
 
 Each field is taken from the first instance that has it.  A later instance that says
-something else changes nothing: the contradiction is recorded, for `problems`.  What
-was seen lately is remembered, so that the thousandth instance of a series costs one
+something else changes nothing: the contradiction is recorded, for `problems`.  So is a
+patient ID under which two studies name different people (`persons.py`).  What was
+seen lately is remembered, so that the thousandth instance of a series costs one
 comparison; `forget` after every rollback, because memory does not roll back.
 """
 
@@ -13,30 +14,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from ingester.index.names import folded, normalised
+from ingester.index.names import UNREADABLE, folded, is_another, normalised
+from ingester.index.persons import (
+    Person,
+    differing_parts,
+    forget_patient,
+    namesakes,
+    person_of,
+    tells_more,
+)
 from ingester.model import Instance, PatientAttributes, SeriesAttributes, StudyAttributes
 
 _REMEMBERED = 8192
 _STUDY_COLUMNS = tuple(each.name for each in fields(StudyAttributes))
 _SERIES_COLUMNS = tuple(each.name for each in fields(SeriesAttributes))
-_TIMES = frozenset({"study_time", "series_time"})
-_IDENTITY_COLUMNS = (
-    "patient_id",
-    "issuer_of_patient_id",
-    "patient_name",
-    "patient_birth_date",
-    "patient_sex",
-)
+#: What describes rather than identifies: devices that work on one study each have their
+#: own words and times for it, and so have the images of a series of radiographs.
+NOT_COMPARED = frozenset(
+    {
+        "study_time", "study_id", "institution_name", "series_date", "series_time",
+        "series_description", "body_part_examined", "protocol_name",
+    }
+)  # fmt: skip
+_NAMES = frozenset({"referring_physician_name"})
 
-# Identity and, last, the sex: "" where a part is absent.
-_Person = tuple[str, str, str, str, str]
 _Attributes = TypeVar("_Attributes", StudyAttributes, SeriesAttributes)
 
 
 @dataclass(slots=True)
 class _Study:
     patient_key: int
-    person: _Person
+    person: Person
     attributes: StudyAttributes
     seen: PatientAttributes | None = None  # of the latest instance that agreed
 
@@ -49,12 +57,16 @@ class _Series:
 
 @dataclass(slots=True)
 class Contradiction:
-    """One fact on which an instance and the row above it disagree; `uid` as in the table."""
+    """One fact on which an instance and the row above it disagree; `uid` as in the table.
+
+    `other_uid` is the study of another patient with the same ID.
+    """
 
     level: str
     uid: str
     attribute: str
     value: str = ""
+    other_uid: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +74,7 @@ class Hierarchy:
     """The rows above an instance: made, filled, and compared."""
 
     connection: sqlite3.Connection
-    _patients: dict[_Person, int] = field(default_factory=dict)
+    _patients: dict[Person, int] = field(default_factory=dict)
     _studies: dict[str, _Study] = field(default_factory=dict)
     _series: dict[str, _Series] = field(default_factory=dict)
 
@@ -77,7 +89,7 @@ class Hierarchy:
         contradictions: list[Contradiction] = []
         study = self._studies.get(instance.study_instance_uid)
         if study is None:
-            study = self._make_study(instance, archived_at)
+            study = self._make_study(instance, archived_at, contradictions)
         if study.seen is not instance.patient and study.seen != instance.patient:
             self._compare_patient(instance, study, contradictions)
         if study.attributes != instance.study:
@@ -104,15 +116,25 @@ class Hierarchy:
     ) -> None:
         """Record what an instance contradicts; what was told before is not told again."""
         self.connection.executemany(
-            "INSERT OR IGNORE INTO contradictions (level, uid, attribute, value,"
-            " instance_id, at) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO contradictions (level, uid, attribute, value, other_uid,"
+            " instance_id, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (each.level, each.uid, each.attribute, each.value, instance_id, archived_at)
+                (
+                    each.level,
+                    each.uid,
+                    each.attribute,
+                    each.value,
+                    each.other_uid,
+                    instance_id,
+                    archived_at,
+                )
                 for each in contradictions
             ],
         )
 
-    def _make_study(self, instance: Instance, archived_at: str) -> _Study:
+    def _make_study(
+        self, instance: Instance, archived_at: str, contradictions: list[Contradiction]
+    ) -> _Study:
         uid = instance.study_instance_uid
         row = self.connection.execute(
             f"SELECT patient_key, {', '.join(_STUDY_COLUMNS)} FROM studies"
@@ -121,6 +143,7 @@ class Hierarchy:
         ).fetchone()
         if row is None:
             key = self.patient_key(instance.patient)
+            contradictions.extend(self._compare_namesakes(key, uid))
             values = tuple(getattr(instance.study, name) for name in _STUDY_COLUMNS)
             self.connection.execute(
                 "INSERT INTO studies (study_instance_uid, patient_key, first_archived_at,"
@@ -166,33 +189,52 @@ class Hierarchy:
         A part that one of them leaves out contradicts nothing; where the instance
         only adds parts, its fuller identity becomes the study's.
         """
-        person = _person(instance.patient)
+        person = person_of(instance.patient)
         # Asked anew: an object of another study may have told the patient's sex since,
         # and what comes out must not depend on what happens to be remembered.
         study.person = self._person_of(study.patient_key)
-        differing = [
-            Contradiction("patient", instance.study_instance_uid, name, new)
-            for name, old, new in zip(_IDENTITY_COLUMNS, study.person, person, strict=True)
-            if old and new and old != new
-        ]
-        contradictions.extend(differing)
-        key = self.patient_key(instance.patient)
+        differing = list(differing_parts(study.person, person))
         if differing:
+            self.patient_key(instance.patient)  # an identity that some object names
+            contradictions.extend(
+                Contradiction("patient", instance.study_instance_uid, name, value)
+                for name, value in differing
+            )
             return
         study.seen = instance.patient
-        adds = any(new and not old for old, new in zip(study.person, person, strict=True))
-        if adds and all(new or not old for old, new in zip(study.person, person, strict=True)):
-            study.person = person
-            if key != study.patient_key:
-                study.patient_key = key
-                self.connection.execute(
-                    "UPDATE studies SET patient_key = ? WHERE study_instance_uid = ?",
-                    (key, instance.study_instance_uid),
-                )
+        if tells_more(person, study.person):
+            self._take_over(instance, study, contradictions)
+
+    def _take_over(
+        self, instance: Instance, study: _Study, contradictions: list[Contradiction]
+    ) -> None:
+        """Let a fuller identity become the study's; nobody keeps the one that nobody has."""
+        uid, before, key = (
+            instance.study_instance_uid,
+            study.patient_key,
+            self.patient_key(instance.patient),
+        )
+        study.person = person_of(instance.patient)
+        if key == before:
+            return
+        study.patient_key = key
+        contradictions.extend(self._compare_namesakes(key, uid))
+        self.connection.execute(
+            "UPDATE studies SET patient_key = ? WHERE study_instance_uid = ?", (key, uid)
+        )
+        forget_patient(self.connection, before)
+        self._patients = {who: known for who, known in self._patients.items() if known != before}
+
+    def _compare_namesakes(self, patient_key: int, study_uid: str) -> list[Contradiction]:
+        """Compare a patient who gets a first study with the others of the same ID."""
+        return [
+            Contradiction("patient", study_uid, name, value, other_uid)
+            for name, value, other_uid in namesakes(self.connection, patient_key, study_uid)
+        ]
 
     def patient_key(self, patient: PatientAttributes) -> int:
         """Return the key of a patient's row, made where there is none of this identity."""
-        person = _person(patient)
+        person = person_of(patient)
         key = self._patients.get(person)
         if key is not None:
             return key
@@ -230,13 +272,13 @@ class Hierarchy:
         self._patients[person] = key
         return key
 
-    def _person_of(self, patient_key: int) -> _Person:
+    def _person_of(self, patient_key: int) -> Person:
         row = self.connection.execute(
             "SELECT patient_id, issuer_of_patient_id, patient_name, patient_birth_date,"
             " patient_sex FROM patients WHERE patient_key = ?",
             (patient_key,),
         ).fetchone()
-        return _person(PatientAttributes(*row))
+        return person_of(PatientAttributes(*row))
 
     def _fill(
         self,
@@ -255,7 +297,7 @@ class Hierarchy:
                 continue
             if old is None:
                 filled[name] = new
-            elif _comparable(name, old) != _comparable(name, new):
+            elif name not in NOT_COMPARED and _contradict(name, old, new):
                 contradictions.append(Contradiction(level, uid, name))
         if not filled:
             return known
@@ -271,20 +313,10 @@ class Hierarchy:
         return replace(known, **filled)  # type: ignore[arg-type]  # names come from the class
 
 
-def _person(patient: PatientAttributes) -> _Person:
-    return (
-        (patient.patient_id or "").strip(),
-        (patient.issuer_of_patient_id or "").strip(),
-        normalised(patient.patient_name),
-        patient.patient_birth_date or "",
-        patient.patient_sex or "",
-    )
-
-
-def _comparable(name: str, value: str | int) -> str | int:
-    """Return what must be equal for two values not to contradict one another."""
-    if isinstance(value, int):
-        return value
-    if name in _TIMES and "." in value:
-        return value.rstrip("0").rstrip(".")
-    return normalised(value)
+def _contradict(name: str, old: str | int, new: str | int) -> bool:
+    if isinstance(old, int) or isinstance(new, int):
+        return old != new
+    one, other = normalised(old), normalised(new)
+    if one == other or UNREADABLE in one + other:
+        return False
+    return name not in _NAMES or is_another(one, other)

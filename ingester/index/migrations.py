@@ -5,7 +5,7 @@ is a function of its own.  Before an index that holds something is changed, a co
 kept beside it (`index.db.v<N>`).  Our views hold no data: they are made anew when their
 text changed.  What people have added to the index is kept (`additions.py`).
 
-A step finds neither views nor triggers, and foreign keys are not enforced while it
+A step finds no views, and no triggers but ours, and foreign keys are not enforced while it
 runs: it may rename, drop and make tables anew.  A view of ours that is given up is
 dropped by a step, because all that nobody knows as ours is somebody's own.
 """
@@ -27,6 +27,7 @@ from ingester.index.columns import index_name
 from ingester.index.connection import APPLICATION_ID
 from ingester.index.counts import recount
 from ingester.index.names import folded
+from ingester.index.persons import compare_all
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,24 @@ def _count_as_rows_come(connection: sqlite3.Connection) -> None:
     recount(connection)
 
 
+def _compare_patients_across_studies(connection: sqlite3.Connection) -> None:
+    """Name the other study of one patient ID; descriptions are not compared any more."""
+    connection.execute("ALTER TABLE contradictions ADD COLUMN other_uid TEXT")
+    connection.execute(
+        "DELETE FROM contradictions WHERE attribute IN ('study_time', 'study_id',"
+        " 'institution_name', 'series_date', 'series_time', 'series_description',"
+        " 'body_part_examined', 'protocol_name')"
+    )
+    compare_all(connection)
+
+
 #: Index 0 leads to `user_version` 1, and so on.
 MIGRATIONS: tuple[Migration, ...] = (
     _make_first_schema,
     _add_decided_by,
     _fold_names_anew,
     _count_as_rows_come,
+    _compare_patients_across_studies,
 )
 
 

@@ -21,8 +21,13 @@ _DIGRAPHS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å":
 _SHORTENED = (("ae", "a"), ("oe", "o"), ("ue", "u"), ("aa", "a"), ("yo", "e"))
 #: A GLOB pattern for names that have such a letter (or its dots, set apart).
 HAS_DIGRAPH = "*[äöüøåëÄÖÜØÅёЁ\u0308\u030a]*"
+#: What stands for bytes that could not be decoded.
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 #: What stands between the words of a name, as written or as typed.
 _BETWEEN = re.compile(r"[\s^=]+")
+#: Letters that have capitals and accents: Latin, Greek, Cyrillic.
+_LETTERS = re.compile("[\x00-\u052f\u1e00-\u1fff]*")
+_KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 #: Signs that mean more than their reading: Chinese characters, Korean syllables.
 _SIGNS = re.compile("[\u1100-\u11ff\u3005\u3007\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
                     "\U00020000-\U0003ffff]")  # fmt: skip
@@ -41,6 +46,57 @@ def normalised(name: str | None) -> str:
         components = [" ".join(component.split()) for component in group.split("^")]
         groups.append("^".join(components).rstrip("^ "))
     return "=".join(groups).rstrip("=").upper()
+
+
+def says_more(name: str, other: str) -> bool:
+    """Tell whether a normalised *name* has all component groups of *other*, and more."""
+    groups, others = _groups(name, other)
+    return groups != others and all(
+        not theirs or group == theirs for group, theirs in zip(groups, others, strict=True)
+    )
+
+
+def is_another(name: str, other: str) -> bool:
+    """Tell whether two normalised names cannot be one person's, spelt in two ways.
+
+    Groups and components that one of them leaves out, accents, width, and `ue` for `ü`
+    make no other name, nor does `^` where the other has a space.  What could not be
+    decoded says nothing.
+    """
+    return any(
+        _is_another_group(group, theirs)
+        for group, theirs in zip(*_groups(name, other), strict=True)
+    )
+
+
+def _groups(name: str, other: str) -> tuple[list[str], list[str]]:
+    one, two = name.split("="), other.split("=")
+    longest = max(len(one), len(two))
+    return one + [""] * (longest - len(one)), two + [""] * (longest - len(two))
+
+
+def _is_another_group(group: str, other: str) -> bool:
+    if not group or not other or group == other or UNREADABLE in group + other:
+        return False
+    pairs = zip(group.split("^"), other.split("^"), strict=False)
+    if all(not one or not two or _spelt(one) & _spelt(two) for one, two in pairs):
+        return False
+    words, other_words = words_of(group), words_of(other)
+    return len(words) != len(other_words) or not all(
+        _spelt(one) & _spelt(two) for one, two in zip(words, other_words, strict=True)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _spelt(text: str) -> frozenset[str]:
+    """Return the ways in which the same *text* may be spelt."""
+    if _LETTERS.fullmatch(text):
+        return frozenset((folded(text), folded(text.lower().translate(_DIGRAPHS))))
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if _KANA.search(plain):
+        return frozenset((plain,))
+    marks = unicodedata.normalize("NFKD", plain)
+    return frozenset(("".join(each for each in marks if unicodedata.category(each) != "Mn"),))
 
 
 @lru_cache(maxsize=4096)

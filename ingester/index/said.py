@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from ingester.index.names import UNREADABLE
 from ingester.model import PatientAttributes, SeriesAttributes, StudyAttributes
 
 Attributes = Mapping[str, Any]
@@ -21,6 +22,8 @@ Attributes = Mapping[str, Any]
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{6})?", re.ASCII)
 _UID = re.compile(r"[0-9]([0-9.]{0,62}[0-9])?", re.ASCII)
+#: A byte that could not be decoded: raw in the header, replaced in columns.
+_RAW_BYTE = re.compile(r"\\x[0-9A-F]{2}")
 
 
 def attributes_of(text: str) -> Attributes:
@@ -72,11 +75,12 @@ def series_of(said: Attributes) -> SeriesAttributes:
 
 def _text(said: Attributes, keyword: str) -> str | None:
     value = said.get(keyword)
-    if isinstance(value, list):  # several values against the rule: text is kept whole
-        value = "\\".join("" if each is None else str(each) for each in value)
     if value is None or isinstance(value, dict):
         return None
-    return str(value).strip(" \0") or None
+    # Several values against the rule: text is kept whole.
+    values = value if isinstance(value, list) else [value]
+    parts = ["" if each is None else _RAW_BYTE.sub(UNREADABLE, str(each)) for each in values]
+    return "\\".join(parts).strip(" \0") or None
 
 
 def _date(said: Attributes, keyword: str) -> str | None:

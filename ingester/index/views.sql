@@ -150,6 +150,11 @@ SELECT
     (SELECT a.batch FROM arrivals AS a WHERE a.instance_id = i.instance_id
         ORDER BY a.arrival_id LIMIT 1),
     c.attribute,
+    CASE WHEN c.other_uid IS NOT NULL THEN
+        'One patient ID, two patients: study ' || c.uid || ' has another '
+        || replace(replace(c.attribute, 'patient_', ''), '_', ' ') || ' than study '
+        || c.other_uid || ' has. The index keeps them apart.'
+    ELSE
     CASE c.level
         WHEN 'patient' THEN 'Objects of one study name different patients: '
         WHEN 'study' THEN 'Objects of one study disagree about the study: '
@@ -158,6 +163,7 @@ SELECT
     || CASE c.attribute WHEN 'study_instance_uid' THEN 'one series appears in two studies'
         ELSE replace(c.attribute, '_', ' ') || ' differs' END
     || '. The index shows what the first object said (UID ' || c.uid || ').'
+    END
     || ' Next: ingester resolve --study ' || i.study_instance_uid,
     (SELECT a.arrival_id FROM arrivals AS a WHERE a.instance_id = i.instance_id
         ORDER BY a.arrival_id LIMIT 1),

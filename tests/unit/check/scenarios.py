@@ -220,6 +220,28 @@ def patients_told_apart(site: Site) -> None:
     put(site, "d", instance(2, PatientID="P0001", PatientName="family1^given1^^"))
 
 
+def one_id_two_patients(site: Site) -> None:
+    ids: dict[str, Any] = {"PatientID": "P0001"}
+    put(site, "a", instance(1, PatientName=None, PatientBirthDate=None))
+    put(site, "b", instance(1, instance=2))
+    put(site, "c", instance(2, **ids))
+    put(site, "d", instance(3, PatientBirthDate="19800101", **ids))
+    put(site, "e", instance(4, IssuerOfPatientID="CLINIC", **ids))
+    study = uid(2, 1)
+    with_writer(site, lambda w: w.resolve([], decision="accept", at=AT, study_instance_uid=study))
+
+
+def one_id_two_patients_until_corrected(site: Site) -> None:
+    one_id_two_patients(site)
+    put(site, "f", instance(3, PatientID="P0001", PatientName="Family1^Given1"))
+    with_writer(
+        site,
+        lambda w: w.resolve(
+            [], decision="make-current", at=AT, study_instance_uid=uid(3, 1), issuer_of=issuer_of
+        ),
+    )
+
+
 def a_patient_known_better_later(site: Site) -> None:
     put(site, "a", instance(1, instance=1, PatientBirthDate=None, PatientSex=None))
     put(site, "b", instance(1, instance=2, PatientSex=None))
@@ -302,7 +324,8 @@ SCENARIOS: dict[str, Scenario] = {
         plain_studies, one_study_from_two_sources, duplicates, variants, conflicts,
         another_made_current_and_back, a_study_corrected_and_made_current, settled_by_a_person,
         files_set_aside, archive_files,
-        fields_filled_late, contradictions, patients_told_apart, a_patient_known_better_later,
+        fields_filled_late, contradictions, patients_told_apart, one_id_two_patients,
+        one_id_two_patients_until_corrected, a_patient_known_better_later,
         promoted_columns, sources_with_defaults, events, derivatives,
         a_damaged_object_sent_again, adopted_by_repair, claims_that_killed_their_reader,
     )

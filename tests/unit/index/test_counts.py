@@ -196,6 +196,10 @@ def _one_that_waits(writer: Writer) -> str:
     return str(row[0])
 
 
+#: The first version with counts.
+_COUNTED_SINCE = 4
+
+
 @pytest.mark.parametrize("version", range(1, len(migrations.MIGRATIONS)))
 def test_an_index_of_an_earlier_version_becomes_what_a_new_one_is(
     fresh: Path, tmp_path: Path, version: int
@@ -209,6 +213,8 @@ def test_an_index_of_an_earlier_version_becomes_what_a_new_one_is(
         connection.execute("ATTACH ? AS fresh", (str(fresh),))
         connection.execute("PRAGMA foreign_keys = OFF")
         for table in _tables(connection):
+            if version >= _COUNTED_SINCE and table in ("series_folders", "arrival_counts"):
+                continue  # the triggers fill them
             names = ", ".join(
                 f'"{row[1]}"' for row in connection.execute(f"PRAGMA table_info({table})")
             )

@@ -105,16 +105,42 @@ def test_the_fuller_identity_becomes_the_studys(writer: Writer) -> None:
     assert problems(writer) == []
 
 
-def test_equal_ids_of_other_people_are_other_patients(writer: Writer) -> None:
-    others: list[dict[str, Any]] = [
-        {},
-        {"patient_name": "B"},
-        {"patient_birth_date": "1980-01-01"},
-        {"issuer_of_patient_id": "CLINIC"},
-    ]
-    for n, other in enumerate(others):
-        writer.record([archived(header(study=n + 1, **other))])
-    assert ask(writer, "SELECT count(*) FROM patients") == [4]
+def test_what_describes_rather_than_identifies_is_not_compared(writer: Writer) -> None:
+    # Two devices at one study, and the views of one series of radiographs.
+    writer.record([archived(header(modality="DX", body_part_examined="HAND"))])
+    other = header(
+        instance=2, modality="DX", study_time="11:00:00", study_id="77", institution_name="East",
+        series_date="2024-01-02", series_time="11:00:01", series_description="lateral",
+        body_part_examined="WRIST", protocol_name="wrist",
+    )  # fmt: skip
+    writer.record([archived(other)])
+    assert problems(writer) == []
+    assert ask(writer, "SELECT study_time, institution_name FROM studies") == [("10:15:30", "East")]
+
+
+@pytest.mark.parametrize(
+    ("column", "level"),
+    [
+        ("study_date", "study"), ("accession_number", "study"), ("study_description", "study"),
+        ("referring_physician_name", "study"), ("modality", "series"),
+        ("series_number", "series"), ("manufacturer", "series"),
+        ("manufacturer_model_name", "series"), ("station_name", "series"),
+        ("frame_of_reference_uid", "series"),
+    ],
+)  # fmt: skip
+def test_what_identifies_is_compared(writer: Writer, column: str, level: str) -> None:
+    value: dict[str, Any] = {column: 1 if column == "series_number" else "1.2"}
+    other: dict[str, Any] = {column: 2 if column == "series_number" else "1.3"}
+    writer.record([archived(header(**value)), archived(header(instance=2, **other))])
+    assert problems(writer) == [("contradiction", column)]
+    (message,) = ask(writer, "SELECT message FROM problems")
+    assert message.startswith(f"Objects of one {level} disagree about the {level}: ")
+
+
+def test_a_physician_may_be_spelt_in_several_ways(writer: Writer) -> None:
+    names = ("Müller^Anna", "MUELLER^ANNA^^Dr.", "Muller^Anna", "M\ufffdller^Anna")
+    for number, name in enumerate(names):
+        writer.record([archived(header(instance=number, referring_physician_name=name))])
     assert problems(writer) == []
 
 

@@ -288,7 +288,7 @@ def test_a_study_is_resolved_as_a_whole(writer: Writer) -> None:
         [
             archived(header()),
             archived(header(), outcome=Outcome.CONFLICT, salt="x"),
-            archived(header(instance=2, study_description="Thorax", series_description="Z")),
+            archived(header(instance=2, study_description="Thorax", modality="MR")),
         ]
     )
     assert len(ask(writer, "SELECT kind FROM problems")) == 3
