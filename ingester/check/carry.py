@@ -19,7 +19,7 @@ from ingester.check.differences import columns_of, listed, own_tables
 from ingester.check.former import IDENTITY, FormerIndex, identity
 from ingester.check.notes import Notes
 from ingester.index.additions import quoted
-from ingester.index.counts import recount
+from ingester.index.counts import COUNTED, recount
 from ingester.index.current import IssuerOf, make_current, no_issuer
 from ingester.index.rows import RECORD_ERRORS
 from ingester.index.writer import Writer
@@ -28,7 +28,7 @@ from ingester.index.writer import Writer
 FROM_FILES = frozenset(
     {
         "patients", "studies", "series", "instances", "headers", "contradictions",
-        "promoted_columns", "series_folders", "arrival_counts",
+        "promoted_columns", *COUNTED,
     }
 )  # fmt: skip
 _PAGE_ROWS = 1_000

@@ -6,7 +6,7 @@ and views are part of the public contract; the statements that fill them are her
 
 from ingester.index.connection import Corrupt, is_missing
 from ingester.index.pending import PendingDerivative
-from ingester.index.readers import Overview, Reader, Shown
+from ingester.index.readers import Reader, Shown
 from ingester.index.rows import Event, NotRecorded
 from ingester.index.writer import Writer
 
@@ -14,7 +14,6 @@ __all__ = [
     "Corrupt",
     "Event",
     "NotRecorded",
-    "Overview",
     "PendingDerivative",
     "Reader",
     "Shown",

@@ -1,7 +1,7 @@
 """The counts that triggers keep: what they must say, made anew and compared.
 
-`series_folders` and `arrival_counts` (`counts.sql`) hold nothing that `instances` and
-`arrivals` do not hold: these queries are what the triggers keep up to date.
+`series_folders`, `arrival_counts` (`counts.sql`) and `derivative_counts` hold nothing that
+the rows themselves do not say: these queries are what the triggers keep up to date.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ _QUERIES = {
             {", ".join(f"sum(retried_as IS NULL AND outcome = '{each}')" for each in _OUTCOMES)},
             sum(size_bytes * (retried_as IS NULL))
         FROM arrivals GROUP BY 1, 2, 3""",
+    "derivative_counts": """
+        SELECT kind, status, pipeline_version, count(*) FROM derivatives GROUP BY 1, 2, 3""",
 }
+COUNTED = frozenset(_QUERIES)
 
 
-def recount(connection: sqlite3.Connection) -> None:
-    """Make the counts anew, within the caller's transaction."""
-    for table, query in _QUERIES.items():
+def recount(connection: sqlite3.Connection, *tables: str) -> None:
+    """Make counts (all, unless some are named) anew, within the caller's transaction."""
+    for table in tables or _QUERIES:
         connection.execute(f"DELETE FROM {table}")
-        connection.execute(f"INSERT INTO {table} {query}")
+        connection.execute(f"INSERT INTO {table} {_QUERIES[table]}")
 
 
 def miscounted(connection: sqlite3.Connection) -> list[str]:

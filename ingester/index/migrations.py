@@ -72,7 +72,14 @@ def _count_as_rows_come(connection: sqlite3.Connection) -> None:
     """Keep counts by triggers, add indexes, and tell SQLite how large tables become."""
     for statement in statements(sql_file("counts.sql")):
         connection.execute(statement)
-    recount(connection)
+    recount(connection, "series_folders", "arrival_counts")
+
+
+def _count_derivatives(connection: sqlite3.Connection) -> None:
+    """Count derivatives as they are made."""
+    for statement in statements(sql_file("derivative_counts.sql")):
+        connection.execute(statement)
+    recount(connection, "derivative_counts")
 
 
 def _compare_patients_across_studies(connection: sqlite3.Connection) -> None:
@@ -93,6 +100,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _fold_names_anew,
     _count_as_rows_come,
     _compare_patients_across_studies,
+    _count_derivatives,
 )
 
 
@@ -129,6 +137,12 @@ def migrate(
     have = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
     if any(have.get(name) != text for name, text in _views().items()):
         _change(connection, path, migrations, None)
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Return whether this index has the newest schema: a reader does not change it."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version == len(MIGRATIONS)
 
 
 @contextmanager

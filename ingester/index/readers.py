@@ -26,7 +26,6 @@ from ingester.index.connection import connect_reader, translated
 from ingester.index.names import folded
 from ingester.index.search import matching
 from ingester.index.words import explained
-from ingester.model import Kind
 
 Row = dict[str, Any]
 
@@ -41,19 +40,6 @@ _LOOKING = frozenset(
     }
 )  # fmt: skip
 _JSON_COLUMNS = ("detail", "attributes")
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The index in numbers, for `status`."""
-
-    studies: int
-    instances: int
-    size_bytes: int
-    archived_since: int
-    problems: Mapping[str, int]  # by kind
-    foreign: int
-    pending_derivatives: Mapping[Kind, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,33 +163,6 @@ class Reader:
             raise
         names = [column[0] for column in cursor.description or ()]
         return names, (tuple(row) for row in cursor)
-
-    def overview(self, since: str, pipeline_versions: Mapping[Kind, int]) -> Overview:
-        """Return the index in numbers; *since* is a moment (today's beginning)."""
-        problems = self.rows("SELECT kind, count(*) AS n FROM problems GROUP BY kind")
-        instances = self._number("SELECT count(*) FROM instances")
-        return Overview(
-            studies=self._number("SELECT count(*) FROM studies"),
-            instances=instances,
-            size_bytes=self._number("SELECT coalesce(sum(size_bytes), 0) FROM instances"),
-            archived_since=self._number(
-                "SELECT count(*) FROM instances WHERE archived_at >= ?", since
-            ),
-            problems={row["kind"]: row["n"] for row in problems},
-            foreign=self._number(
-                "SELECT count(*) FROM arrivals WHERE outcome = 'foreign'"
-                " AND resolved_at IS NULL AND retried_as IS NULL"
-            ),
-            pending_derivatives={
-                kind: instances
-                - self._number(
-                    "SELECT count(*) FROM derivatives WHERE kind = ? AND pipeline_version >= ?",
-                    kind.value,
-                    version,
-                )
-                for kind, version in pipeline_versions.items()
-            },
-        )
 
     def problems(self, limit: int = -1) -> list[Row]:
         """Return what needs a person, the oldest first."""

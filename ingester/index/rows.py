@@ -304,8 +304,12 @@ class InstanceInsert:
 def put_derivatives(connection: sqlite3.Connection, derivatives: Sequence[Derivative]) -> None:
     """Record what was made, replacing earlier rows of the same instance and kind."""
     connection.executemany(
-        "INSERT OR REPLACE INTO derivatives (instance_id, kind, status, reason, path,"
-        " pipeline_version, made_at, detail, fps) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO derivatives (instance_id, kind, status, reason, path,"
+        " pipeline_version, made_at, detail, fps) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (instance_id, kind) DO UPDATE SET status = excluded.status,"
+        " reason = excluded.reason, path = excluded.path,"
+        " pipeline_version = excluded.pipeline_version, made_at = excluded.made_at,"
+        " detail = excluded.detail, fps = excluded.fps",
         [
             (
                 each.instance_id,

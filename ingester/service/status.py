@@ -19,6 +19,7 @@ from ingester.claims import count_claimed
 from ingester.config import Settings
 from ingester.control import Document
 from ingester.index.connection import connect_reader, is_missing, translated
+from ingester.index.migrations import is_current
 from ingester.ingest import Counts
 from ingester.model import Clock, moment
 from ingester.service.rooms import make_spool
@@ -62,6 +63,8 @@ def of_service(service: Service) -> Document:
     now = service.clock.monotonic()
     ingest = service.intake.ingest
     watcher = service.watcher
+    has_index = service.intake.writer is not None
+    of_index, _ = _of_index(service.settings, service.clock, is_there=has_index)
     return {
         "service": {
             "process": os.getpid(),
@@ -70,7 +73,7 @@ def of_service(service: Service) -> Document:
         },
         "waiting": ingest.waiting if ingest is not None else None,
         "claimed": ingest.claimed if ingest is not None else None,
-        **_of_index(service.settings, service.clock, is_there=service.intake.writer is not None),
+        **of_index,
         "receivers": service.receivers.as_document(),
         "free_space": free_space(_places(service.settings)),
         "rates": service.rates.as_document(now, *service.counts),
@@ -110,30 +113,35 @@ def of_folders(settings: Settings, clock: Clock) -> Document:
     claimed = count_claimed(spool.root)
     has_index = not is_missing(settings.index.path)
     apart = why_apart(spool.root, settings.archive.path)
+    of_index, trouble = _of_index(settings, clock, is_there=has_index)
     return {
         "service": None,
         "waiting": waiting,
         "claimed": claimed,
-        **_of_index(settings, clock, is_there=has_index),
+        **of_index,
         "receivers": [],
         "free_space": free_space(_places(settings)),
         "rates": {"files_per_second": 0.0, "bytes_per_second": 0},
         "watched": [],
         "troubles": [
-            *([apart] if apart is not None else []),
+            *(why for why in (apart, trouble) if why is not None),
             *(f"{path}: {why}" for path, why in sorted(spool.troubles.items())),
         ],
     }
 
 
-def _of_index(settings: Settings, clock: Clock, *, is_there: bool) -> Document:
-    if not is_there:
-        return {**dict.fromkeys(_UNKNOWN), "pending_derivatives": None}
-    with (
-        translated(settings.index.path),
-        closing(connect_reader(settings.index.path)) as connection,
-    ):
-        return from_index(connection, clock)
+def _of_index(settings: Settings, clock: Clock, *, is_there: bool) -> tuple[Document, str | None]:
+    """Return what the index knows, and why it could not be asked."""
+    trouble = None
+    if is_there:
+        with (
+            translated(settings.index.path),
+            closing(connect_reader(settings.index.path)) as connection,
+        ):
+            if is_current(connection):
+                return from_index(connection, clock), None
+            trouble = "the index was made by another version; `ingester run` brings it up to date"
+    return {**dict.fromkeys(_UNKNOWN), "pending_derivatives": None}, trouble
 
 
 def _places(settings: Settings) -> dict[str, Path]:
@@ -169,14 +177,14 @@ def from_index(connection: sqlite3.Connection, clock: Clock) -> Document:
     def one(query: str, *values: object) -> int:
         return int(connection.execute(query, values).fetchone()[0])
 
-    instances = one("SELECT count(*) FROM instances")
+    instances = one("SELECT coalesce(sum(instance_count), 0) FROM series_folders")
+    derivatives = "SELECT coalesce(sum(derivatives), 0) FROM derivative_counts WHERE kind = ?"
     return {
         "archived_today": one("SELECT count(*) FROM instances WHERE archived_at >= ?", midnight),
         "arrived_today": one("SELECT count(*) FROM arrivals WHERE finished_at >= ?", midnight),
         "instances": instances,
         "unresolved_problems": one("SELECT count(*) FROM problems"),
         "pending_derivatives": sum(
-            max(0, instances - one("SELECT count(*) FROM derivatives WHERE kind = ?", kind))
-            for kind in ("thumbnail", "video")
+            max(0, instances - one(derivatives, kind)) for kind in ("thumbnail", "video")
         ),
     }

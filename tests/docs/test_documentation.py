@@ -128,7 +128,7 @@ def index(empty_index: sqlite3.Connection) -> dict[str, tuple[str, set[str]]]:
 #: Tables and columns that are the program's own (schema.sql says "ours").
 OURS = {
     "contradictions", "resolutions", "claim_attempts", "promoted_columns", "series_folders",
-    "arrival_counts",
+    "arrival_counts", "derivative_counts",
 }  # fmt: skip
 OUR_COLUMNS = {
     "patients": {"patient_name_normalised"},

@@ -196,3 +196,15 @@ def test_an_index_of_somebody_else_is_refused(tmp_path: Path, command: str) -> N
     answer = elsewhere.run(*command.split(maxsplit=1))
     assert answer.exit_code == 2
     assert "not an index of ingester" in answer.stderr
+
+
+def test_status_of_an_index_that_is_not_yet_brought_up_to_date_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    old = Home(tmp_path / "site")
+    old.run("run", "--once")
+    with closing(sqlite3.connect(tmp_path / "site/archive/index.db")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    told = old.run("status")
+    assert told.exit_code == 2
+    assert "`ingester run` brings it up to date" in told.stdout
