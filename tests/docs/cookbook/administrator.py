@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from benchmarks.hospital import (
     ACCESSION_NUMBER,
@@ -326,7 +327,10 @@ def problems(world: World) -> list[Row]:
 
 
 def contradicted(world: World) -> list[Row]:
-    """Return the first object that disagrees with its study, for each way to disagree."""
+    """Return the first object that disagrees with its study, for each way to disagree.
+
+    Or with another study: of two people with one patient ID.
+    """
     found: dict[tuple[str, str], Row] = {}
     for each in world.objects:
         study = world.studies[each["study_instance_uid"]]
@@ -352,7 +356,23 @@ def contradicted(world: World) -> list[Row]:
                         },
                     },
                 )
-    return list(found.values())
+    return list(found.values()) + namesakes(world)
+
+
+def namesakes(world: World) -> list[Row]:
+    """Return the first object of each patient whose ID somebody before had."""
+    first: dict[tuple[Any, ...], Row] = {}
+    found = []
+    for each in world.objects:
+        patient = world.patient_of(world.studies[each["study_instance_uid"]])
+        key = (patient["patient_id"], patient["issuer_of_patient_id"])
+        other = first.setdefault(key, patient)
+        if key[0] is not None and patient["patient_name"] != other["patient_name"]:
+            first[key] = patient
+            row = {"at": each["archived_at"], "kind": "patient-identity",
+                   "source": each["source"], "reason": "patient_name"}  # fmt: skip
+            found.append({**each, "row": row})
+    return found
 
 
 @answers("What is in quarantine, by reason and source?")

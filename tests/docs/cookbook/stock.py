@@ -132,7 +132,7 @@ def rare_classes(world: World) -> list[Row]:
 # -- what cannot be true -----------------------------------------------------------------
 
 
-@answers("Which studies name more than one patient?")
+@answers("Which studies name two patients, or share a patient ID with somebody else?")
 def two_patients(world: World) -> list[Row]:
     rows = []
     for each in contradicted(world):
@@ -144,7 +144,7 @@ def two_patients(world: World) -> list[Row]:
                     "study_instance_uid": each["study_instance_uid"],
                     "patient_id": patient["patient_id"],
                     "name_of_the_study": patient["patient_name"],
-                    "name_in_the_object": each["said"]["PatientName"],
+                    "name_in_the_object": each["said"].get("PatientName"),
                     "differs": each["row"]["reason"],
                     "path": each["path"],
                 }
