@@ -35,6 +35,14 @@ HIDDEN_WHILE_WRITTEN = (".?*.[0-9a-z][0-9a-z][0-9a-z][0-9a-z][0-9a-z][0-9a-z]",)
 LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "lost+found")
 
 
+_is_temporary = re.compile("|".join(translate(each) for each in TEMPORARY)).fullmatch
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether copy tools and editors use such a name while they write."""
+    return _is_temporary(name.lower()) is not None
+
+
 class Ignore:
     """A compiled set of patterns; case does not matter.
 

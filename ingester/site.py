@@ -173,3 +173,21 @@ def _lock(path: Path, command: str) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} (ingester {command})\n".encode(), 0)
     return descriptor
+
+
+def holder_of(folder: Path, locks: Path = Path("/proc/locks")) -> int | None:
+    """Return the process that holds a folder's lock, as the kernel tells; None if nobody.
+
+    The lock is not tried: a service that is just starting would be refused.  A holder in
+    another container is 0.
+    """
+    try:
+        status = os.stat(folder / LOCK_NAME)
+        lines = locks.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{status.st_ino}"):
+            return max(int(fields[4]), 0)
+    return None

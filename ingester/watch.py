@@ -68,6 +68,7 @@ class Mount:
 
     path: Path
     file_system: str
+    options: frozenset[str] = frozenset()  # of the mount, and of the file system
 
     @property
     def is_remote(self) -> bool:
@@ -83,8 +84,10 @@ def read_mounts(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
     mounts = []
     for line in mountinfo.read_bytes().splitlines():
         before, _, after = line.partition(b" - ")
-        path = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        mounts.append(Mount(Path(os.fsdecode(path)), os.fsdecode(after.split(b" ")[0])))
+        fields, (kind, *rest) = before.split(b" "), after.split(b" ")
+        path = fields[4].decode("unicode_escape").encode("latin-1")
+        options = os.fsdecode(b",".join([fields[5], *rest[1:]])).split(",")
+        mounts.append(Mount(Path(os.fsdecode(path)), os.fsdecode(kind), frozenset(options)))
     return mounts
 
 

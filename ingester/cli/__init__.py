@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("check:verify", "Compare archive and index, both ways."),
     "rebuild": ("rebuild:rebuild", "Make the index again from the archive."),
     "backup": ("backup:backup", "Copy archive and index elsewhere, while the service runs."),
+    "doctor": ("doctor:doctor", "Look what is wrong with this machine or configuration."),
     "service": ("setup:service", "Print or install a systemd unit for this site."),
 }
 

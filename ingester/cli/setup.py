@@ -112,7 +112,7 @@ def service(site: Site, install: bool) -> None:
     settings = site.settings
     for folder in (site.file, settings.spool.path, settings.archive.path):
         _refuse_work_tree(folder)
-    place = _place(site.file, settings)
+    place = place_of(site.file, settings)
     text = unit.unit(settings, place)
     if not install:
         screen.answer(text.rstrip("\n"))
@@ -131,7 +131,8 @@ def _refuse_work_tree(path: Path) -> None:
             )
 
 
-def _place(config: Path, settings: Settings) -> unit.Place:
+def place_of(config: Path, settings: Settings) -> unit.Place:
+    """Return where a site and this program are, and whom the service would run as."""
     user = group = _DEFAULT_USER
     if settings.archive.path.is_dir():
         owner = settings.archive.path.owner()

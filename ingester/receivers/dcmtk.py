@@ -105,7 +105,7 @@ class DcmtkReceiver:
         """Start the program; where that fails, `poll` tries again."""
         try:
             arguments = command(self.settings, self._folder)
-            program = _found(arguments[0])
+            program = find_program(arguments[0])
             if program is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             # A port that is taken shows here, as a sentence and not as its exit code.
@@ -198,7 +198,7 @@ def _explained(error: OSError | ValueError, settings: DcmtkSettings) -> str:
     return str(error)
 
 
-def _found(program: str) -> str | None:
+def find_program(program: str) -> str | None:
     """Return where a program is.
 
     pynetdicom brings a script `storescp` of its own, beside the Python that runs us:

@@ -219,3 +219,22 @@ def test_every_note_is_documented_and_no_other() -> None:
     told = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
     assert len(said) > 20
     assert told == said
+
+
+def test_every_check_of_the_doctor_is_documented_and_no_other() -> None:
+    files = [*(ROOT / "ingester" / "doctor").glob("*.py"), ROOT / "ingester" / "cli" / "doctor.py"]
+    made = {
+        node.args[0].value
+        for file in files
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("ok", "note", "problem")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    text = section_of(page("commands.md"), "## `doctor`")
+    cells = re.findall(r"^\| (`[a-z].*?) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert len(made) > 20
+    assert told == made

@@ -63,6 +63,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backup": {
         "archive", "check", "claims", "durable", "index", "moments", "site", "spool",
     },
+    "doctor": {
+        "archive", "backup", "claims", "derivatives", "durable", "ignore", "index", "settle",
+        "site", "spool", "watch",
+    },
 }  # fmt: skip
 
 #: These two furnish the house and may enter every room.
