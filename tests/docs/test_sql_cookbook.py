@@ -109,6 +109,19 @@ def test_every_promoted_column_is_used_and_none_is_missing(reader: Reader) -> No
         assert re.search(rf"\b{promoted(keyword).name}\b", asked), keyword
 
 
+def test_without_the_columns_the_headers_answer_the_same(reader: Reader) -> None:
+    title = "How are the protocols exposed, on each device?"
+    sql = BY_TITLE[title].sql
+    for keyword in promoted_columns(TEXT):
+        sql = re.sub(
+            rf"avg\({promoted(keyword).name}\) AS", f"avg(attributes ->> '$.{keyword}') AS", sql
+        )
+    sql = sql.replace("FROM instances\n", "FROM instances JOIN headers USING (instance_id)\n", 1)
+    assert sql.count("attributes ->>") == 4
+    for row, wanted in zip(ask(reader, sql), ask(reader, BY_TITLE[title].sql), strict=True):
+        assert row == pytest.approx(wanted)
+
+
 def test_gaps_are_found_along_oblique_slices_too(reader: Reader) -> None:
     sql = BY_TITLE["Which slices does this series lack, by position?"].sql
     sql = re.sub(r"(series_instance_uid = )'[0-9.]+'", rf"\1'{OBLIQUE}'", sql)

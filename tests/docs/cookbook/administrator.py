@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from benchmarks.hospital import (
     ACCESSION_NUMBER,
@@ -12,6 +11,7 @@ from benchmarks.hospital import (
     DAY,
     PATIENT_ID,
     PATIENT_NAME,
+    SOURCE,
     STUDY_INSTANCE_UID,
 )
 from tests.docs.cookbook.answers import answers, partly
@@ -115,6 +115,29 @@ def hour_by_hour(world: World) -> list[Row]:
             }
         )
     return rows
+
+
+@answers("What did this source send today?")
+def sent_by_source(world: World) -> list[Row]:
+    uids = {each["instance_id"]: each["study_instance_uid"] for each in world.objects}
+    came = [
+        each
+        for each in world.arrivals
+        if each["source"] == SOURCE
+        and each["instance_id"] is not None
+        and is_within(each["finished_at"], MIDNIGHT, ONE_DAY)
+    ]
+    names = ("study_date", "accession_number", "study_description", "study_instance_uid")
+    rows = [
+        {
+            **{name: world.studies[uid][name] for name in names},
+            "files": len(files),
+            "first_at": min(each["finished_at"] for each in files),
+            "last_at": max(each["finished_at"] for each in files),
+        }
+        for uid, files in grouped(came, lambda a: uids[a["instance_id"]])
+    ]
+    return sorted(rows, key=lambda row: row["first_at"])
 
 
 @answers("Which studies came in last?")
@@ -290,168 +313,3 @@ def incomplete_studies(world: World) -> list[Row]:
     ]
     found.sort(key=lambda s: (s["last_archived_at"], s["study_instance_uid"]))
     return [{name: study[name] for name in names} for study in found]
-
-
-# -- what needs a person -----------------------------------------------------------------
-
-
-def unresolved(world: World, outcome: str) -> list[Row]:
-    return [
-        each
-        for each in world.arrivals
-        if each["outcome"] == outcome and each["resolved_at"] is None
-    ]
-
-
-@partly("What needs a person?")
-def problems(world: World) -> list[Row]:
-    rows = [
-        {"at": each["finished_at"], "kind": kind, "source": each["source"],
-         "reason": each["reason"], "arrival_id": each["arrival_id"]}
-        for kind in ("quarantined", "conflict")
-        for each in unresolved(world, kind)
-    ]  # fmt: skip
-    arrived = {each["instance_id"]: each["arrival_id"] for each in reversed(world.arrivals)}
-    for each in world.derivatives:
-        if each["status"] == "failed":
-            source = world.objects[each["instance_id"] - 1]["source"]
-            rows.append(
-                {"at": each["made_at"], "kind": "derivative", "source": source,
-                 "reason": each["reason"], "arrival_id": arrived[each["instance_id"]]}
-            )  # fmt: skip
-    for each in contradicted(world):
-        rows.append({**each["row"], "arrival_id": arrived[each["instance_id"]]})
-    rows.sort(key=lambda row: row["arrival_id"])
-    rows.sort(key=lambda row: row["at"], reverse=True)
-    return rows[:50]
-
-
-def contradicted(world: World) -> list[Row]:
-    """Return the first object that disagrees with its study, for each way to disagree.
-
-    Or with another study: of two people with one patient ID.
-    """
-    found: dict[tuple[str, str], Row] = {}
-    for each in world.objects:
-        study = world.studies[each["study_instance_uid"]]
-        said = {
-            "patient_name": (each["patient_said"], world.patient_of(study)),
-            "study_description": (
-                {"study_description": each["said"].get("StudyDescription")},
-                study,
-            ),
-        }
-        for name, (its, known) in said.items():
-            if its[name] is not None and its[name] != known[name]:
-                kind = "patient-identity" if name == "patient_name" else "contradiction"
-                found.setdefault(
-                    (each["study_instance_uid"], name),
-                    {
-                        **each,
-                        "row": {
-                            "at": each["archived_at"],
-                            "kind": kind,
-                            "source": each["source"],
-                            "reason": name,
-                        },
-                    },
-                )
-    return list(found.values()) + namesakes(world)
-
-
-def namesakes(world: World) -> list[Row]:
-    """Return the first object of each patient whose ID somebody before had."""
-    first: dict[tuple[Any, ...], Row] = {}
-    found = []
-    for each in world.objects:
-        patient = world.patient_of(world.studies[each["study_instance_uid"]])
-        key = (patient["patient_id"], patient["issuer_of_patient_id"])
-        other = first.setdefault(key, patient)
-        if key[0] is not None and patient["patient_name"] != other["patient_name"]:
-            first[key] = patient
-            row = {"at": each["archived_at"], "kind": "patient-identity",
-                   "source": each["source"], "reason": "patient_name"}  # fmt: skip
-            found.append({**each, "row": row})
-    return found
-
-
-@answers("What is in quarantine, by reason and source?")
-def quarantine(world: World) -> list[Row]:
-    rows = [
-        {
-            "reason": reason,
-            "source": source,
-            "files": len(files),
-            "first_at": min(each["finished_at"] for each in files),
-            "last_at": max(each["finished_at"] for each in files),
-        }
-        for (reason, source), files in grouped(
-            unresolved(world, "quarantined"), lambda a: (a["reason"], a["source"])
-        )
-    ]
-    return sorted(rows, key=lambda row: -row["files"])
-
-
-@answers("Which objects are in conflict, and what differs?")
-def conflicts(world: World) -> list[Row]:
-    found = sorted(unresolved(world, "conflict"), key=lambda a: a["arrival_id"], reverse=True)
-    rows = []
-    for each in found[:50]:
-        instance = world.objects[each["instance_id"] - 1]
-        rows.append(
-            {
-                "finished_at": each["finished_at"],
-                "source": each["source"],
-                "study_instance_uid": instance["study_instance_uid"],
-                "path": instance["path"],
-                "differs": ", ".join(each["told"]["differs"]),
-                "pixels_differ": int(each["told"]["pixels_differ"]),
-            }
-        )
-    return rows
-
-
-@answers("Which keywords differ most often, and from whom?")
-def differing_keywords(world: World) -> list[Row]:
-    counts = Counter(
-        (each["source"], keyword)
-        for each in world.arrivals
-        if each["outcome"] == "conflict"
-        for keyword in each["told"]["differs"]
-    )
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [{"source": s, "keyword": k, "conflicts": count} for (s, k), count in ordered]
-
-
-@answers("What did the other versions in this study say?")
-def other_versions(world: World) -> list[Row]:
-    objects = world.objects_of(STUDY_INSTANCE_UID)
-    current = {o["sop_instance_uid"]: o for o in objects if o["version"] == "current"}
-    rows = []
-    for other in sorted(objects, key=lambda o: o["path"]):
-        now = current[other["sop_instance_uid"]]
-        for keyword in sorted(now["said"]):
-            values = now["said"][keyword], other["said"][keyword]
-            if values[0] != values[1]:
-                rows.append(
-                    {"path": other["path"], "version": other["version"], "keyword": keyword,
-                     "current_value": values[0], "other_value": values[1]}
-                )  # fmt: skip
-    return rows
-
-
-@answers("Which pictures could not be made?")
-def failed_pictures(world: World) -> list[Row]:
-    failed = []
-    for each in world.derivatives:
-        if each["status"] == "failed":
-            instance = world.objects[each["instance_id"] - 1]
-            modality = world.series[instance["series_instance_uid"]]["modality"]
-            key = (each["kind"], each["reason"], modality, instance["transfer_syntax_uid"])
-            failed.append((key, instance["path"]))
-    rows = [
-        {"kind": kind, "reason": reason, "modality": modality, "transfer_syntax_uid": syntax,
-         "objects": len(members), "example": min(path for _, path in members)}
-        for (kind, reason, modality, syntax), members in grouped(failed, lambda each: each[0])
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: -row["objects"])

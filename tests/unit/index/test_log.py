@@ -17,6 +17,8 @@ import pytest
 from ingester import durable
 from ingester.errors import Retry
 from ingester.index import Event, Reader, Writer
+from ingester.index.connection import connect_writer
+from ingester.index.migrations import MIGRATIONS, migrate
 from tests.unit.index.records import archived, at, header
 
 #: A checkpoint is due after so many changed rows.
@@ -43,7 +45,7 @@ def events(count: int, width: int = 1) -> list[Event]:
     return [Event(at(0), "disk.low", None, {"text": "x" * width})] * count
 
 
-def effects_of_a_start(path: Path) -> list[str]:
+def effects_of_a_start(path: Path, *columns: str) -> list[str]:
     """Open and close a writer; at each of its steps a user's tool reads the index."""
     seen = []
 
@@ -54,7 +56,7 @@ def effects_of_a_start(path: Path) -> list[str]:
                 assert user.execute("SELECT count(*) FROM images").fetchone() == (0,)
 
     with durable.observe(look):
-        Writer.open(path).close()
+        Writer.open(path, columns=columns).close()
     return seen
 
 
@@ -64,6 +66,18 @@ def test_a_new_index_is_whole_before_it_has_its_name(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["index.db"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert "replace" not in effects_of_a_start(path)
+
+
+def test_an_index_is_read_while_it_is_migrated_and_gets_columns(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    with closing(connect_writer(path, 0o640)) as old:
+        migrate(old, path, MIGRATIONS[:1])
+        old.execute("DROP VIEW IF EXISTS images")
+        old.execute("CREATE VIEW images AS SELECT * FROM instances")
+    seen = effects_of_a_start(path, "KVP", "Exposure")
+    assert seen.count("commit") >= len(MIGRATIONS[1:]) + 1
+    with Reader.open(path) as reader:
+        assert reader.rows("SELECT kvp, exposure, modality FROM images") == []
 
 
 def test_an_empty_file_becomes_an_index(tmp_path: Path) -> None:
