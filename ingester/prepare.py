@@ -42,7 +42,7 @@ from ingester.model import (
     Refusal,
     WriterState,
 )
-from ingester.sniff import container_of, sniff
+from ingester.sniff import container_of, foreign_as, packed_as, sniff
 
 __all__ = ["Limits", "PrepareRequest", "initialise", "prepare", "reading_settings", "sniff"]
 
@@ -309,7 +309,9 @@ def _examine(
     kind = sniff(head)
     if kind in ("zip", "tar", "gzip"):
         container = container_of(source, kind)
-        return (Container(container) if container else _not_dicom()), None
+        return (Container(container) if container else _foreign(source)), None
+    if (kind == "packed" or not any(head)) and (packed := packed_as(source)) is not None:
+        return _packed(packed), None
     if not any(head) and _is_all_zeros(source):
         return (
             Refusal(
@@ -329,7 +331,8 @@ def _examine(
             issuer_of_patient_id=request.issuer_of_patient_id,
         )
     except Reject as reject:
-        return _advised(reject.refusal), None
+        is_foreign = reject.refusal.reason is Reason.NOT_DICOM
+        return (_foreign(source) if is_foreign else _advised(reject.refusal)), None
     return instance, parsed.data_set_start
 
 
@@ -371,6 +374,8 @@ _AGAIN = "Have it sent again; if it comes out the same, ask whoever made it."
 _MAKER = "It cannot be filed without that: ask whoever made it."
 _LIMIT = "If the file is genuine, raise the limit ([limits] in ingest.toml) and retry it."
 
+_UNPACK_IT = "unpack it and drop the files"
+
 #: What a person can do about it, said after what is wrong.
 _ADVICE = {
     Reason.INCOMPLETE: "Copy or send it again.",
@@ -400,8 +405,16 @@ def _too_large() -> Refusal:
     return Refusal(Reason.TOO_LARGE, "The file is larger than the configured limit allows.")
 
 
-def _not_dicom() -> Refusal:
-    return part10.not_dicom().refusal
+def _packed(words: str) -> Refusal:
+    return Refusal(Reason.UNREADABLE, f"This is {words}, which is not unpacked here: {_UNPACK_IT}.")
+
+
+def _foreign(source: Source) -> Refusal:
+    words = foreign_as(source)
+    if words is None:
+        return part10.not_dicom().refusal
+    advice = f" If it unpacks itself, {_UNPACK_IT}." if words.startswith("a program with") else ""
+    return Refusal(Reason.NOT_DICOM, f"This is {words}, not a DICOM file.{advice}")
 
 
 # -- processes of the pool ---------------------------------------------------------------

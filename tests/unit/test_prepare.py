@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import pickle
+import random
 import socket
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,9 +198,6 @@ def test_other_files_are_not_dicom_and_hashed(tmp_path: Path, content: bytes) ->
     assert found.sha256 == hashlib.sha256(content).hexdigest()
 
 
-# -- containers --------------------------------------------------------------------------
-
-
 def zipped(*names: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -210,6 +211,64 @@ def tarred(mode: str, form: int = tarfile.PAX_FORMAT) -> bytes:
     with tarfile.open(fileobj=out, mode=mode, format=form) as archive:  # type: ignore[call-overload] # a mode in a variable
         archive.addfile(tarfile.TarInfo("a"), io.BytesIO())
     return out.getvalue()
+
+
+ISO = bytes(32768) + b"\1CD001\1" + bytes(5000)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"%PDF-1.7\n" + bytes(300), "a PDF document"),
+        (b"MZ" + bytes(500), "a program"),
+        (b"MZ" + bytes(500) + zipped("a.dcm"), "unpack it and drop the files"),
+        (b"\xff\xd8\xff\xe0" + bytes(300), "a JPEG picture"),
+        (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "a web page"),
+        ("Anleitung für den Betrachter\r\n".encode() * 30, "a text"),
+        (b"[autorun]\r\nopen=viewer.exe\r\n", "a text"),
+        (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(500), "a NIfTI image"),
+        (b"\x5c\1\0\0" + bytes(344) + b"\1" * 500, "an Analyze image"),
+        (zipped("[Content_Types].xml", "word/document.xml"), "an office document"),
+        (gzip.compress(b"only text " * 99), "a gzipped file of another kind"),
+        (b"\x13\x37" * 300, "This is not a DICOM file."),
+    ],
+)
+def test_what_is_foreign_is_called_by_its_name(tmp_path: Path, content: bytes, words: str) -> None:
+    found = made(tmp_path, content).found
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.NOT_DICOM
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"7z\xbc\xaf\x27\x1c" + bytes(300), "a 7z archive"),
+        (b"Rar!\x1a\x07\1\0" + bytes(300), "a RAR archive"),
+        (b"PK\x07\x08PK\3\4" + bytes(300), "a part of a split zip archive"),
+        (bz2.compress(tarred("w")), "a tar archive packed with bzip2"),
+        (lzma.compress(tarred("w")), "a tar archive packed with xz"),
+        (lzma.compress(encoded(instance())), "a DICOM file packed with xz"),
+        (bz2.compress(random.Random(1).randbytes(128) + b"DICM" + bytes(10**6)), "a DICOM file"),
+        (ISO, "the image of a CD or DVD"),
+    ],
+)
+def test_archive_files_that_are_not_unpacked_here_are_never_foreign(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    found = made(tmp_path, content).found
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.UNREADABLE
+    assert words in found.message
+    assert "unpack it and drop the files" in found.message
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
+def test_what_else_is_packed_so_is_foreign(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    assert reason(made(tmp_path, pack(b"a line of a log\n" * 99))) is Reason.NOT_DICOM
+
+
+# -- containers --------------------------------------------------------------------------
 
 
 def old_tar() -> bytes:
@@ -231,6 +290,8 @@ def old_tar() -> bytes:
         (tarred("w", tarfile.GNU_FORMAT), ContainerKind.TAR),
         (old_tar(), ContainerKind.TAR),
         (tarred("w:gz"), ContainerKind.TAR_GZ),
+        (gzip.compress(encoded(instance())), ContainerKind.GZIP),
+        (b"PK00" + zipped("a.dcm"), ContainerKind.ZIP),
     ],
 )
 def test_archive_files_are_to_be_unpacked(
@@ -273,6 +334,7 @@ def test_the_first_bytes_tell_enough_for_import() -> None:
     assert sniff(zipped("a")[:512]) == "zip"
     assert sniff(tarred("w")[:512]) == "tar"
     assert sniff(tarred("w:gz")[:512]) == "gzip"
+    assert sniff(b"Rar!\x1a\x07" + bytes(510)) == "packed"
     assert sniff(b"MZ" + bytes(510)) == "foreign"
     assert sniff(b"") == "maybe"
 
