@@ -9,7 +9,11 @@ together share a folder:
     .claimed/<id>/many/<relative folder>/<nnn>=<name>    several: <id>-<nnn> each
 
 What needs a folder of its own (an archive file's members, a reason) is moved out of
-the shared one first (`isolate`).
+the shared one first (`isolate`).  Members share a folder below their archive file's
+claim, and are set apart there, so that a new start finds the archive file alone:
+
+    .claimed/<id>/members/<number>=<name>                <id>.<number>
+    .claimed/<id>/members/<number>/in/<name>             the same, set apart
 """
 
 from __future__ import annotations
@@ -189,11 +193,16 @@ class Claims:
         """
         if not claim.is_shared:
             return claim
-        inside = claim.path.relative_to(claim.folder / _TOGETHER)
-        match = _NUMBERED.fullmatch(inside.name)
-        assert match is not None
-        folder = claim.folder.parent / claim.arrival_id
-        path = folder / _ALONE / inside.with_name(match[2])
+        if claim.parent_id is not None:
+            number, _, name = claim.path.name.partition("=")
+            folder = claim.folder / number
+            path = folder / _ALONE / name
+        else:
+            inside = claim.path.relative_to(claim.folder / _TOGETHER)
+            match = _NUMBERED.fullmatch(inside.name)
+            assert match is not None
+            folder = claim.folder.parent / claim.arrival_id
+            path = folder / _ALONE / inside.with_name(match[2])
         durable.make_folders(folder.parent, path.parent, self._mode)
         try:
             durable.rename(claim.path, path)

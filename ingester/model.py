@@ -114,6 +114,7 @@ class ContainerKind(StrEnum):
     ZIP = "zip"
     TAR = "tar"
     TAR_GZ = "tar.gz"
+    GZIP = "gzip"  # of one object
     DICOMDIR = "dicomdir"
 
 
@@ -212,7 +213,7 @@ class Claim:
 
     `folder` is the claim's, below `.claimed`; the file lies below it at `path`, alone
     or together with others (`is_shared`).  A member of an archive file is a claim too,
-    below its archive's claim, with `parent_id` set.
+    below its archive's claim, with `parent_id` set, and shares a folder with its like.
     """
 
     arrival_id: str

@@ -65,7 +65,7 @@ def instance(
     if frames is not None:
         ds.NumberOfFrames = frames
     ramp = np.arange(count * rows * columns, dtype="<u2").reshape(count, rows, columns)
-    ds.PixelData = ((ramp + instance * 7) % 4096).astype("<u2").tobytes()
+    ds.PixelData = ((ramp + instance * 7 % 4096) % 4096).astype("<u2").tobytes()
     ds["PixelData"].VR = "OW"
     for keyword, value in overrides.items():
         if value is None:

@@ -85,6 +85,7 @@ def lines(told: Document) -> list[str]:
         f"spool        {_count(told['waiting'])} waiting, {_count(told['claimed'])} claimed, "
         f"{rates['files_per_second']:g} files/s, {screen.size(rates['bytes_per_second'])}/s"
     )
+    found += [_unpacking_line(each) for each in told.get("unpacking", ())]
     found.append(
         f"archive      {_count(told['archived_today'])} archived today, "
         f"{_count(told['instances'])} in all"
@@ -114,6 +115,16 @@ def _service_line(told: Document) -> str:
     return (
         f"service      running since {running['started_at']}, process {running['process']}, "
         f"version {running['version']}"
+    )
+
+
+def _unpacking_line(archive: Document) -> str:
+    name = screen.printable(archive["original_name"])
+    if archive["members_total"] is None:
+        return f"unpacking    {name}: looking through it"
+    return (
+        f"unpacking    {name}: {archive['members']:,} of {archive['members_total']:,} members,"
+        f" {screen.size(archive['bytes'])} of {screen.size(archive['bytes_total'])}"
     )
 
 

@@ -119,6 +119,21 @@ def set_aside(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     return sorted(found)
 
 
+def recorded_members(connection: sqlite3.Connection, arrival_id: str) -> dict[int, int]:
+    """Return number and size of those of an archive file's own members that have a row.
+
+    Their ids are the archive file's, a dot and the number; those of an inner archive
+    file's members go on with another dot.
+    """
+    found = connection.execute(
+        "SELECT CAST(substr(arrival_id, ?2) AS INTEGER), size_bytes FROM arrivals"
+        " WHERE arrival_id > ?1 || '.' AND arrival_id < ?1 || '/'"
+        " AND instr(substr(arrival_id, ?2), '.') = 0",
+        (arrival_id, len(arrival_id) + 2),
+    )
+    return dict(found)
+
+
 class InstanceInsert:
     """Puts arrival records in, each within a savepoint of its own."""
 

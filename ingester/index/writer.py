@@ -123,6 +123,11 @@ class Writer:
         with self._reading() as connection:
             return rows.set_aside(connection)
 
+    def finished_members(self, arrival_id: str) -> dict[int, int]:
+        """Return number and size of an archive file's members that have their row already."""
+        with self._reading() as connection:
+            return rows.recorded_members(connection, arrival_id)
+
     def record(
         self, records: Sequence[ArrivalRecord], *, announce: bool = True
     ) -> list[int | None]:

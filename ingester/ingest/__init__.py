@@ -1,6 +1,6 @@
 """From claim to row: the story of every file (`story.py` tells it)."""
 
 from ingester.ingest.story import Ingest
-from ingester.ingest.values import Counts, IngestSettings, SourceDefaults, Turn
+from ingester.ingest.values import ArchiveProgress, Counts, IngestSettings, SourceDefaults, Turn
 
-__all__ = ["Counts", "Ingest", "IngestSettings", "SourceDefaults", "Turn"]
+__all__ = ["ArchiveProgress", "Counts", "Ingest", "IngestSettings", "SourceDefaults", "Turn"]

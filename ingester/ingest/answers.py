@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import replace
 
 from ingester.claims import is_reachable
 from ingester.errors import Retry
@@ -127,8 +128,14 @@ class Answers:
     ) -> Entry | Unpacking | Directory:
         if container.kind is ContainerKind.DICOMDIR:
             return Directory(item, prepared)
+        # An archive file that lies in no folder is a batch of its own name.
+        name = item.claim.original_name.rsplit("/", 1)[-1]
+        item.claim = replace(item.claim, batch=item.claim.batch or name)
         if item.claim.arrival_id.count(".") > _NESTED_ONCE:
-            words = "An archive file that is nested more than once is not unpacked."
+            words = (
+                "An archive file inside an archive file inside an archive file is not unpacked:"
+                " take it from here, and drop it or what is in it."
+            )
             return Entry(item, prepared, refusal=Refusal(Reason.BOMB, words))
         return Unpacking(item, prepared, container)
 

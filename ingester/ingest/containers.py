@@ -18,7 +18,7 @@ from ingester import durable
 from ingester.archive import DERIVATIVE_MODE, Archive, remove_tree
 from ingester.claims import arrived_at
 from ingester.index.writer import Writer
-from ingester.ingest.values import IngestSettings, Item, Unpacking
+from ingester.ingest.values import ArchiveProgress, IngestSettings, Item, Unpacking
 from ingester.model import (
     ArrivalRecord,
     Claim,
@@ -28,7 +28,7 @@ from ingester.model import (
     Refusal,
     moment,
 )
-from ingester.unpack import ExtractRequest, extract, read_dicomdir
+from ingester.unpack import ExtractRequest, Member, extract, read_dicomdir
 
 #: How many missing files of a DICOMDIR its arrival names one by one.
 _NAMED_MISSING = 1000
@@ -42,32 +42,43 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def submit(
-    head: Unpacking, pool: Executor, settings: IngestSettings, on_ready: Callable[[], None]
+def ask(
+    head: Unpacking,
+    pool: Executor,
+    writer: Writer,
+    settings: IngestSettings,
+    on_ready: Callable[[], None],
 ) -> None:
-    """Ask the pool to unpack the next page of an archive file."""
-    if head.is_over:
+    """Ask the pool to unpack the next page of an archive file, the rest of it later.
+
+    Members that have a row already (an earlier run got so far) are not unpacked again.
+    """
+    if head.next is None or head.future is not None:
         return
-    folder = head.item.claim.folder / "members"
-    if head.first == 0 and folder.exists():
-        remove_tree(folder)
+    claim = head.item.claim
+    folder = claim.folder / "members"
+    if head.done is None:
+        if folder.exists():
+            remove_tree(folder)
+        done = writer.finished_members(claim.arrival_id)
+        head.done = frozenset(done)
+        head.finished = head.given_out = len(done)
+        head.finished_bytes = sum(done.values())
     durable.make_folder(folder, 0o770)
     request = ExtractRequest(
-        path=str(head.item.claim.path),
+        path=str(claim.path),
         kind=head.container.kind,
         folder=str(folder),
-        first=head.first,
+        first=head.next,
+        done=head.done,
         limits=settings.unpack_limits,
     )
     head.future = pool.submit(extract, request)
     head.future.add_done_callback(lambda _: on_ready())
 
 
-def members(head: Unpacking, writer: Writer) -> list[Item]:
-    """Take the unpacked page: its members as items for the line.
-
-    Members that have a row already (an earlier run got so far) are skipped.
-    """
+def members(head: Unpacking) -> list[Item]:
+    """Take the unpacked page: its members as items for the line."""
     assert head.future is not None
     try:
         page = head.future.result()
@@ -75,40 +86,56 @@ def members(head: Unpacking, writer: Writer) -> list[Item]:
         head.future = None  # to be asked again
         raise
     parent = head.item.claim
-    ids = [f"{parent.arrival_id}.{member.number:06d}" for member in page.members]
-    finished = writer.finished(ids)
-    items = []
-    for arrival_id, member in zip(ids, page.members, strict=True):
-        folder = parent.folder / "members" / f"{member.number:06d}"
-        if arrival_id in finished:
-            if folder.exists():
-                remove_tree(folder)
-            continue
-        path = folder / "in" / "member" if member.path is None else Path(member.path)
-        claim = Claim(
-            arrival_id=arrival_id,
-            folder=folder,
-            path=path,
-            source=parent.source,
-            batch=parent.batch or parent.original_name.rsplit("/", 1)[-1],
-            original_name=f"{parent.original_name}/{member.name}",
-            arrived_at=arrived_at(parent.arrival_id),
-            is_received=False,
-            parent_id=parent.arrival_id,
-        )
-        items.append(Item(claim, size=member.size_bytes, refusal=member.refusal))
+    items = [
+        Item(_claim(parent, each), each.size_bytes, refusal=each.refusal) for each in page.members
+    ]
     # Only now, when nothing can fail any more, does the page count as taken.
     head.future = None
-    head.members += len(page.members)
+    head.next = page.next
+    if page.next is not None and head.done:
+        head.done = frozenset(each for each in head.done if each >= page.next.number)
     head.refusal = page.refusal
-    head.is_over = page.next is None or page.refusal is not None
-    head.first = page.next or 0
+    head.survey = page.survey or head.survey
+    head.given_out += len(items)
+    head.under_way += len(items)
     return items
 
 
-def record(item: Item, prepared: Prepared, count: int, clock: Clock) -> ArrivalRecord:
+def _claim(parent: Claim, member: Member) -> Claim:
+    """Return a member as a claim: its file lies beside the others until it is set apart."""
+    folder = parent.folder / "members"
+    return Claim(
+        arrival_id=f"{parent.arrival_id}.{member.number:06d}",
+        folder=folder,
+        path=folder / f"{member.number:06d}=member" if member.path is None else Path(member.path),
+        source=parent.source,
+        batch=parent.batch,
+        original_name=f"{parent.original_name}/{member.name}",
+        arrived_at=arrived_at(parent.arrival_id),
+        is_received=False,
+        parent_id=parent.arrival_id,
+        is_shared=True,
+    )
+
+
+def progress_of(head: Unpacking) -> ArchiveProgress:
+    """Return how far an archive file is."""
+    claim, survey = head.item.claim, head.survey
+    return ArchiveProgress(
+        arrival_id=claim.arrival_id,
+        original_name=claim.original_name,
+        source=claim.source,
+        batch=claim.batch,
+        members=head.finished,
+        members_total=survey.members if survey is not None else None,
+        bytes=head.finished_bytes,
+        bytes_total=survey.total_bytes if survey is not None else None,
+    )
+
+
+def record(head: Unpacking, clock: Clock) -> ArrivalRecord:
     """Return the row of an archive file whose members all have theirs."""
-    return _unpacked(item, prepared, clock, {"members": count})
+    return _unpacked(head.item, head.prepared, clock, {"members": head.finished})
 
 
 def keep_dicomdir(
@@ -158,7 +185,7 @@ def _unpacked(
     return ArrivalRecord(
         arrival_id=claim.arrival_id,
         source=claim.source,
-        batch=claim.batch or claim.original_name.rsplit("/", 1)[-1],
+        batch=claim.batch,
         original_name=claim.original_name,
         arrived_at=claim.arrived_at,
         finished_at=moment(clock.now()),

@@ -11,16 +11,15 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from ingester import durable
 from ingester.claims import folder_of
-from ingester.errors import Retry
 from ingester.index.writer import Writer
-from ingester.ingest import containers
+from ingester.ingest.pools import Pool
 from ingester.ingest.values import (
     CHUNK_BYTES,
     CHUNK_FILES,
@@ -30,7 +29,7 @@ from ingester.ingest.values import (
     Unpacking,
 )
 from ingester.model import Reason, Refusal
-from ingester.pool import Answer, is_alive, prepare_many
+from ingester.pool import Answer, prepare_many
 from ingester.prepare import PrepareRequest
 
 _logger = logging.getLogger(__name__)
@@ -47,21 +46,20 @@ class Line:
 
     Parameters
     ----------
-    make_pool : makes the executor that reads; called again after a crash in it
+    pool : what reads the files
     staging : the folder for copies
     on_ready : called from any thread when an answer is there
     """
 
     def __init__(
         self,
-        make_pool: Callable[[], Executor],
+        pool: Pool,
         staging: Path,
         writer: Writer,
         settings: IngestSettings,
         on_ready: Callable[[], None],
     ) -> None:
-        self._make_pool = make_pool
-        self._pool: Executor | None = None
+        self._pool = pool
         self._staging = staging
         self._writer = writer
         self._settings = settings
@@ -103,35 +101,7 @@ class Line:
         """Take the head out."""
         return self._line.popleft()
 
-    # --------------------------------------------------------------------- pool
-
-    def pool(self) -> Executor:
-        """Return the pool, made at the first need.
-
-        Raises
-        ------
-        Retry : where its processes die although they were given no file to read
-        """
-        if self._pool is None:
-            pool = self._make_pool()
-            try:
-                pool.submit(is_alive).result()
-            except BrokenProcessPool as error:
-                raise Retry("the reading processes end as soon as they are started") from error
-            self._pool = pool
-        return self._pool
-
-    def warm(self) -> None:
-        """Start the pool before there is work, so that the first file does not wait."""
-        if self._pool is None:
-            self._pool = self._make_pool()
-            self._pool.submit(is_alive)
-
-    def close(self) -> None:
-        """End the pool."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+    # ------------------------------------------------------------------ reading
 
     def wait(self, timeout: float) -> None:
         """Wait until the head's answer is there, for at most *timeout* seconds."""
@@ -147,10 +117,8 @@ class Line:
         try:
             for index, each in enumerate(self._line):
                 if isinstance(each, Unpacking):
-                    is_ours = not each.item.claim.is_shared  # else its members have no place
-                    if index == 0 and each.future is None and is_ours:
-                        containers.submit(each, self.pool(), self._settings, self._on_ready)
-                elif each.is_alone:
+                    continue
+                if each.is_alone:
                     if index == 0 and each.future is None and each.results is None:
                         self._ask_alone(each)
                     return
@@ -168,7 +136,7 @@ class Line:
 
     def _ask(self, chunk: Chunk) -> None:
         requests = [self._request(item) for item in chunk.items if item.refusal is None]
-        chunk.future = self.pool().submit(prepare_many, requests)
+        chunk.future = self._pool.get().submit(prepare_many, requests)
         chunk.future.add_done_callback(lambda _: self._on_ready())
 
     def _request(self, item: Item) -> PrepareRequest:
@@ -213,15 +181,10 @@ class Line:
     def start_anew(self) -> None:
         """Begin again with a new pool; every file that the old one was reading alone."""
         _logger.warning("a reading process died; what it was reading is read file by file")
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+        self._pool.drop()
         line: deque[Chunk | Unpacking] = deque()
         for each in self._line:
-            if isinstance(each, Unpacking):
-                each.future = None
-                line.append(each)
-            elif each.future is None or each.results is not None:
+            if isinstance(each, Unpacking) or each.future is None or each.results is not None:
                 line.append(each)
             else:
                 line.extend(Chunk([item], is_alone=True) for item in each.items)

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from itertools import chain
 
 from ingester.archive import Archive
 from ingester.errors import Retry
@@ -33,6 +34,7 @@ from ingester.ingest.answers import Answers
 from ingester.ingest.batch import Batch
 from ingester.ingest.claiming import Claiming
 from ingester.ingest.line import Line
+from ingester.ingest.pools import Pool
 from ingester.ingest.publish import Publisher
 from ingester.ingest.recovery import finish_half_done, retry
 from ingester.ingest.unpacking import Containers
@@ -41,11 +43,11 @@ from ingester.ingest.values import (
     BATCH_SECONDS,
     CHUNK_FILES,
     LONGEST_BACK_OFF,
+    ArchiveProgress,
     Chunk,
     Counts,
     Directory,
     IngestSettings,
-    Item,
     Turn,
     Unpacking,
 )
@@ -63,6 +65,8 @@ class Ingest:
     Parameters
     ----------
     make_pool : makes the executor that reads files; called again after a crash in it
+    make_unpacking_pool : makes the one that unpacks archive files, best of one process: it
+        goes on where it left off; None for the same as for reading
     on_ready : called from any thread when a turn would find something to do
     on_recorded : called after each commit with its rows
     """
@@ -76,6 +80,7 @@ class Ingest:
         settings: IngestSettings,
         clock: Clock,
         *,
+        make_unpacking_pool: Callable[[], Executor] | None = None,
         on_ready: Callable[[], None] = lambda: None,
         on_recorded: Callable[[Sequence[ArrivalRecord]], None] = lambda _: None,
     ) -> None:
@@ -85,8 +90,10 @@ class Ingest:
         self._window = settings.window
         self._clock = clock
         self._on_recorded = on_recorded
-        self._line = Line(make_pool, archive.staging, writer, settings, on_ready)
-        self._publisher = Publisher(spool, archive, writer, self._line.pool, settings, clock)
+        self._reading = Pool(make_pool)
+        self._unpacking = Pool(make_unpacking_pool or make_pool)
+        self._line = Line(self._reading, archive.staging, writer, settings, on_ready)
+        self._publisher = Publisher(spool, archive, writer, self._reading.get, settings, clock)
         self._claiming = Claiming(spool, writer, self._line, settings, clock)
         self._waiting = Waiting(clock)
         self._answers = Answers(self._line, self._waiting, settings)
@@ -98,8 +105,10 @@ class Ingest:
             self._line,
             self._batch,
             self._answers,
+            self._unpacking,
+            settings,
             clock,
-            under_way=self._files_under_way,
+            on_ready=on_ready,
             on_committed=self._after_commit,
         )
         self._trouble: str | None = None
@@ -135,13 +144,18 @@ class Ingest:
 
     def batches_under_way(self) -> set[tuple[str, str | None]]:
         """Return (source, batch) of all files that are claimed without an outcome."""
-        items = [*self._files_under_way(), *self._containers]
+        items = chain(self._line, self._waiting, self._batch, self._containers)
         return {(item.claim.source, item.claim.batch) for item in items}
 
-    def _files_under_way(self) -> Iterator[Item]:
-        yield from self._line
-        yield from self._waiting
-        yield from self._batch
+    @property
+    def archives(self) -> list[ArchiveProgress]:
+        """Return how far each archive file is that is being unpacked."""
+        return self._containers.progress
+
+    @property
+    def to_come(self) -> int:
+        """Return how many members of archive files are known of and were not unpacked yet."""
+        return self._containers.to_come
 
     # ------------------------------------------------------------ how it is driven
 
@@ -156,6 +170,8 @@ class Ingest:
             self._after_commit([record])
         self._claiming.take_up(self._spool.claimed())
         while self._line.head is not None or self._batch:
+            if self._containers.progress:
+                break  # nobody has to wait for a whole archive file: all keep their places
             turn = self.turn(look=False)
             if turn.trouble:
                 break
@@ -164,7 +180,7 @@ class Ingest:
 
     def warm(self) -> None:
         """Start the reading processes before the first file is there."""
-        self._line.warm()
+        self._reading.warm()
 
     def turn(self, *, look: bool) -> Turn:
         """Take one bounded step; never waits for the pool.
@@ -196,7 +212,9 @@ class Ingest:
         deadline = self._clock.monotonic() + timeout
         self._claiming.stop()
         self.paused = self.paused or "stopping"
-        while self._line.head is not None or self._batch:
+        while (head := self._line.head) is not None or self._batch:
+            if isinstance(head, Unpacking) and not (head.is_over or self._batch):
+                return False  # the rest of an archive file is unpacked after the next start
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False
@@ -210,7 +228,8 @@ class Ingest:
     def close(self) -> None:
         """End the pool and the threads; what is claimed is taken up at the next start."""
         self._publisher.close()
-        self._line.close()
+        self._reading.close()
+        self._unpacking.close()
 
     def retry(self, arrival_id: str) -> str:
         """Send a quarantined file back; returns the id of its new arrival.
@@ -239,7 +258,7 @@ class Ingest:
         budget = 2 * BATCH_FILES
         while budget > 0 and (head := self._line.head) is not None:
             if isinstance(head, Unpacking):
-                if not self._containers.advance(head):
+                if not self._containers.advance(head, may_ask=self.paused is None):
                     break
                 budget -= 1
                 continue
@@ -286,6 +305,7 @@ class Ingest:
     def _after_commit(self, records: Sequence[ArrivalRecord]) -> None:
         for record in records:
             self.counts.add(record)
+        self._containers.note(records)
         self._on_recorded(records)
 
     def _hold_up(self, error: Exception) -> Turn:

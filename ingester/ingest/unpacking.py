@@ -1,8 +1,10 @@
 """Archive files and DICOMDIRs, step by step, until the last of their members is done.
 
 An archive file at the head of the line is unpacked a page at a time, and each page's
-members go before everything else.  When nothing more comes out of it, it leaves the
-line and waits for its members' outcomes; only then has it its own.  A DICOMDIR waits
+members go before everything else.  While they are on their way the next page is being
+unpacked, so that disk and memory hold two pages of it at most.  When nothing more comes
+out of it, it leaves the line and waits for its members' outcomes; only then has it its
+own.  A DICOMDIR waits
 until everything around it has its outcome, so that it can tell what is missing.  What
 one step does to the disk and the index stands in `containers.py`.
 """
@@ -10,7 +12,7 @@ one step does to the disk and the index stands in `containers.py`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from ingester.archive import Archive
@@ -19,7 +21,15 @@ from ingester.ingest import containers
 from ingester.ingest.answers import Answers
 from ingester.ingest.batch import Batch
 from ingester.ingest.line import POISON, POISONOUS, Line
-from ingester.ingest.values import Directory, Entry, Item, Unpacking
+from ingester.ingest.pools import Pool
+from ingester.ingest.values import (
+    ArchiveProgress,
+    Directory,
+    Entry,
+    IngestSettings,
+    Item,
+    Unpacking,
+)
 from ingester.model import ArrivalRecord, Clock, Refusal
 from ingester.quarantine import FILE_ERRORS
 from ingester.spool import Spool
@@ -30,7 +40,8 @@ class Containers:
 
     Parameters
     ----------
-    under_way : lists all other files that have no outcome yet
+    pool : what unpacks, one page at a time
+    on_ready : called from any thread when a page is unpacked
     on_committed : called after each commit with its row
     """
 
@@ -42,8 +53,10 @@ class Containers:
         line: Line,
         batch: Batch,
         answers: Answers,
+        pool: Pool,
+        settings: IngestSettings,
         clock: Clock,
-        under_way: Callable[[], Iterable[Item]],
+        on_ready: Callable[[], None],
         on_committed: Callable[[Sequence[ArrivalRecord]], None],
     ) -> None:
         self._spool = spool
@@ -52,9 +65,12 @@ class Containers:
         self._line = line
         self._batch = batch
         self._answers = answers
+        self._pool = pool
+        self._settings = settings
         self._clock = clock
-        self._under_way = under_way
+        self._on_ready = on_ready
         self._on_committed = on_committed
+        self._under_way: dict[str, Unpacking] = {}  # by arrival id, from the first page on
         self._unpacked: list[Unpacking] = []
         self._directories: list[Directory] = []
 
@@ -72,12 +88,36 @@ class Containers:
         """Return whether a DICOMDIR waits for everything around it."""
         return bool(self._directories)
 
+    @property
+    def progress(self) -> list[ArchiveProgress]:
+        """Return how far each archive file is that was begun."""
+        return [containers.progress_of(each) for each in self._under_way.values()]
+
+    @property
+    def to_come(self) -> int:
+        """Return how many members are known to be in archive files and lie nowhere yet."""
+        return sum(each.to_come for each in self._under_way.values())
+
     def add_directory(self, directory: Directory) -> None:
         """Let a DICOMDIR wait."""
         self._directories.append(directory)
 
-    def advance(self, head: Unpacking) -> bool:
-        """Take the next step of an archive file; False while the pool unpacks."""
+    def note(self, records: Sequence[ArrivalRecord]) -> None:
+        """Note that files have their rows: members of archive files may be among them."""
+        for record in records:
+            archive = self._under_way.get(record.arrival_id.rpartition(".")[0])
+            if archive is not None:
+                archive.under_way -= 1
+                archive.finished += 1
+                archive.finished_bytes += record.size_bytes
+
+    def advance(self, head: Unpacking, *, may_ask: bool) -> bool:
+        """Take the next step of an archive file; False where it has to wait.
+
+        Parameters
+        ----------
+        may_ask : whether another page may be begun
+        """
         if head.is_over:
             again = self._batch.flush()
             if again:
@@ -88,46 +128,59 @@ class Containers:
             return True
         # It stays at the head of the line until this succeeds, so it may be repeated.
         head.item.claim = self._spool.isolate(head.item.claim)
-        if head.future is None:
-            self._line.submit()
+        self._under_way[head.item.claim.arrival_id] = head
+        if may_ask:
+            self._ask(head)
         if head.future is None or not head.future.done():
             return False
         try:
-            self._line.put_items_first(containers.members(head, self._writer))
+            self._line.put_items_first(containers.members(head))
         except BrokenProcessPool:
-            self._line.start_anew()
+            self._pool.drop()
+            head.future = None
             if self._is_poison(head.item):
-                head.refusal, head.is_over = POISON, True
+                head.refusal, head.next = POISON, None
             return False
         except OSError as error:
             is_alone = error.errno in FILE_ERRORS or error.errno == errno.ENOENT
-            if not is_alone or self._has_members(head):
+            if not is_alone or head.under_way:
                 raise
             self._line.pop()
+            self._under_way.pop(head.item.claim.arrival_id)
             self._add(self._answers.error(head.item, error))
+            return True
+        if may_ask:
+            self._ask(head)
         return True
+
+    def _ask(self, head: Unpacking) -> None:
+        try:
+            pool = self._pool.get()
+            containers.ask(head, pool, self._writer, self._settings, self._on_ready)
+        except BrokenProcessPool:
+            self._pool.drop()
 
     def let_go(self) -> None:
         """Give archive files their outcome once every member has one; the inner ones first."""
         for each in list(self._unpacked):
-            if self._has_members(each):
+            if each.under_way:
                 continue
             if each.refusal is not None:
                 self._add(self._answers.refusal(each.item, each.prepared, each.refusal))
             else:
-                record = containers.record(each.item, each.prepared, each.members, self._clock)
-                self._commit(each.item, record)
+                self._commit(each.item, containers.record(each, self._clock))
             self._unpacked.remove(each)
+            self._under_way.pop(each.item.claim.arrival_id)
 
     def take_directory(self) -> None:
         """See to a DICOMDIR, now that everything around it has its outcome."""
         item, prepared = self._directories[0]
         try:
             found = containers.keep_dicomdir(
-                item, prepared, self._archive, self._writer, self._line.pool(), self._clock
+                item, prepared, self._archive, self._writer, self._pool.get(), self._clock
             )
         except BrokenProcessPool:
-            self._line.start_anew()
+            self._pool.drop()
             if not self._is_poison(item):
                 return
             found = POISON
@@ -153,9 +206,3 @@ class Containers:
 
     def _is_poison(self, item: Item) -> bool:
         return self._writer.count_attempt(item.claim.arrival_id) >= POISONOUS
-
-    def _has_members(self, archive: Unpacking) -> bool:
-        """Return whether anything that came out of an archive file has no outcome yet."""
-        start = archive.item.claim.arrival_id + "."
-        items = (*self._under_way(), *self)
-        return any(item.claim.arrival_id.startswith(start) for item in items)

@@ -21,7 +21,7 @@ from ingester.model import (
 )
 from ingester.pool import Answer
 from ingester.prepare import Limits
-from ingester.unpack import Extracted, UnpackLimits
+from ingester.unpack import START, Extracted, Place, Survey, UnpackLimits
 
 #: Files of one question to the pool, and how large it may grow.
 CHUNK_FILES = 8
@@ -134,16 +134,50 @@ class Chunk:
 
 @dataclass(slots=True, eq=False)
 class Unpacking:
-    """An archive file at its place in the line; its members come before it."""
+    """An archive file at its place in the line; its members come before it.
+
+    `next` is where the page begins that was not asked for yet, None after the last;
+    `future` is the page that was.  `done` are the members that an earlier run has seen
+    to, None until the index was asked; `under_way` those without an outcome;
+    `finished` and `finished_bytes` tell of those that have one.
+    """
 
     item: Item
     prepared: Prepared
     container: Container
-    first: int = 0
+    next: Place | None = START
     future: Future[Extracted] | None = None
-    members: int = 0
-    is_over: bool = False
+    done: frozenset[int] | None = None
+    survey: Survey | None = None
+    given_out: int = 0
+    under_way: int = 0
+    finished: int = 0
+    finished_bytes: int = 0
     refusal: Refusal | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing more will come out of it."""
+        return self.next is None and self.future is None
+
+    @property
+    def to_come(self) -> int:
+        """Return how many members are known to be in it and were not given out yet."""
+        return max(0, self.survey.members - self.given_out) if self.survey is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveProgress:
+    """How far the unpacking of one archive file is; totals None until it was surveyed."""
+
+    arrival_id: str
+    original_name: str
+    source: str
+    batch: str | None
+    members: int
+    members_total: int | None
+    bytes: int
+    bytes_total: int | None
 
 
 class Directory(NamedTuple):

@@ -131,6 +131,7 @@ class Intake:
             rooms.pool_of(self._settings.workers.prepare_count),
             rooms.ingest_settings(self._settings, is_impatient=self._is_impatient),
             self._clock,
+            make_unpacking_pool=rooms.pool_of(1),
             on_ready=self._on_ready,
             on_recorded=self._recorded,
         )

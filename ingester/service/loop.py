@@ -25,6 +25,7 @@ from ingester.control import Control, Document, Refused, Request
 from ingester.errors import IngesterError, Retry
 from ingester.hooks import Hooks
 from ingester.index.connection import connect_reader
+from ingester.ingest import ArchiveProgress
 from ingester.model import ArrivalRecord, Clock, Outcome
 from ingester.observe import described
 from ingester.service import answers, rooms, status
@@ -52,6 +53,15 @@ _TELL_SECONDS = 10.0
 _MAKING_AGAIN = "making it again from the archive"
 _FIRST_SANE_YEAR = 2020
 _STORED = (Outcome.ARCHIVED, Outcome.VARIANT, Outcome.CONFLICT)
+
+
+def _unpacking(archives: Sequence[ArchiveProgress]) -> str:
+    """Return in words how far archive files are; no names, which may be patients'."""
+    if not archives:
+        return ""
+    of = archives[-1]  # the innermost: it is the one that goes on
+    total = f" of {of.members_total:,}" if of.members_total is not None else ""
+    return f"unpacking: {of.members:,}{total} members of an archive file"
 
 
 class Service:
@@ -286,12 +296,12 @@ class Service:
         if self._progress is None or self.intake.ingest is None:
             return
         ingest, deriving = self.intake.ingest, self.intake.deriving
-        waiting = ingest.claimed + ingest.waiting
+        waiting = ingest.claimed + ingest.waiting + ingest.to_come
         arrived = ingest.counts.arrived
         counts = deriving.counts if deriving is not None else None
         if waiting or counts is None or self.intake.trouble:
             total = max(self._expected, arrived + waiting)
-            self._progress(arrived, total, self.intake.trouble or "")
+            self._progress(arrived, total, self.intake.trouble or _unpacking(ingest.archives))
         elif deriving is not None and not deriving.is_idle:
             made = counts.thumbnails + counts.failures
             stored = sum(ingest.counts.outcomes[each] for each in _STORED)

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections import deque
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ def of_service(service: Service) -> Document:
         },
         "waiting": ingest.waiting if ingest is not None else None,
         "claimed": ingest.claimed if ingest is not None else None,
+        "unpacking": [asdict(each) for each in ingest.archives] if ingest is not None else [],
         **of_index,
         "receivers": service.receivers.as_document(),
         "free_space": free_space(_places(service.settings)),
@@ -118,6 +120,7 @@ def of_folders(settings: Settings, clock: Clock) -> Document:
         "service": None,
         "waiting": waiting,
         "claimed": claimed,
+        "unpacking": [],
         **of_index,
         "receivers": [],
         "free_space": free_space(_places(settings)),

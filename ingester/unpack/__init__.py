@@ -10,6 +10,8 @@ and time is bounded before it is paid:
 
 Either an archive file as a whole is refused, and then nothing of it was unpacked, or
 every member is there, in the archive file's order, each with a path or a refusal.
+
+A DICOMDIR is read by `read_dicomdir(path)`: which files it names, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,16 +27,28 @@ from ingester.unpack.dicomdir import (
     Reference,
     read_dicomdir,
 )
-from ingester.unpack.request import Extracted, ExtractRequest, Member, UnpackLimits
+from ingester.unpack.gzips import extract_gzip
+from ingester.unpack.request import (
+    START,
+    Extracted,
+    ExtractRequest,
+    Member,
+    Place,
+    Survey,
+    UnpackLimits,
+)
 from ingester.unpack.tars import extract_tar
 from ingester.unpack.zips import extract_zip
 
 __all__ = [
+    "START",
     "ExtractRequest",
     "Extracted",
     "MediaListing",
     "Member",
+    "Place",
     "Reference",
+    "Survey",
     "UnpackLimits",
     "extract",
     "read_dicomdir",
@@ -44,8 +58,9 @@ __all__ = [
 def extract(request: ExtractRequest) -> Extracted:
     """Unpack one page of an archive file into *request.folder*.
 
-    The archive file itself is flushed, its members are not.  Calling it again with the
-    same request makes the same page again.
+    The archive file itself is flushed, its members are not: it must stay until every
+    member's fate is durable.  Calling it again with the same request makes the same page
+    again.
 
     Raises
     ------
@@ -54,13 +69,15 @@ def extract(request: ExtractRequest) -> Extracted:
     """
     descriptor = os.open(request.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        if request.first <= 1:
+        if request.first.number <= 1:
             # Its writer may have flushed nothing: without its bytes a power cut would leave
             # members in the archive that nobody comes back for.
             durable.flush_file(file.fileno(), Path(request.path))
         try:
             if request.kind is ContainerKind.ZIP:
                 return extract_zip(file, request)
+            if request.kind is ContainerKind.GZIP:
+                return extract_gzip(file, request)
             return extract_tar(file, request)
         except Reject as reject:
             return Extracted(refusal=reject.refusal)

@@ -1,7 +1,7 @@
 """What is asked of the unpacking, and what it answers: small picklable values.
 
 An archive file is unpacked in pages, so that neither the disk nor one call has to
-hold the whole of it: each answer names the entry that the next page begins with.
+hold the whole of it: each answer names the place that the next page begins at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class UnpackLimits:
-    """What no honest archive file exceeds.
+    """What no honest archive file exceeds (contract, section 6, `[limits] archive_…`).
 
     Parameters
     ----------
@@ -33,24 +33,41 @@ class UnpackLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page begins: an entry, by its number (from 1) and by where it is found.
+
+    `offset` is in bytes: into the file, of a zip's directory entry; into the unpacked
+    stream, of a tar's header; 0 where it is to be found by counting.
+    """
+
+    number: int = 1
+    offset: int = 0
+
+
+START = Place()
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractRequest:
     """One page of an archive file, to be unpacked into *folder*.
 
     Parameters
     ----------
     path : of the archive file
-    folder : where `<number>/in/<name>` of each member is made; it must exist
-    first : the entry to begin with (entries are numbered from 1; 0 is taken as 1)
-    most_members, most_bytes : where the page ends; one member at least is in it
+    folder : where `<number>=<name>` of each member is made; it must exist
+    first : where to begin
+    done : numbers of members that are not wanted: an earlier run has seen to them
+    most_members, most_bytes : a page is full with so many, or once it is so large
     """
 
     path: str
     kind: ContainerKind
     folder: str
-    first: int = 1
+    first: Place = START
+    done: frozenset[int] = frozenset()
     limits: UnpackLimits = field(default_factory=UnpackLimits)
-    most_members: int = 2048
-    most_bytes: int = 2 * 2**30
+    most_members: int = 512
+    most_bytes: int = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +88,25 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """What an archive file holds in all, folders and the litter of systems aside."""
+
+    members: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extracted:
     """One page of members, in the archive file's order.
 
-    `next` is what the next page begins with, None after the last.  `skipped` counts
-    the folders and the litter of operating systems in this page.  With a `refusal`
-    nothing was unpacked: the archive file stays whole.
+    `next` is where the next page begins, None after the last; that page may turn out
+    to be empty.  `survey` comes with the page that begins at the start.  `skipped`
+    counts the folders and the litter of operating systems in this page.  With a
+    `refusal` on the first page nothing was unpacked: the archive file stays whole.
     """
 
     members: tuple[Member, ...] = ()
-    next: int | None = None
+    next: Place | None = None
     refusal: Refusal | None = None
+    survey: Survey | None = None
     skipped: int = 0

@@ -1,7 +1,7 @@
-"""Members on their way to the disk: each in a folder of its own, in pages.
+"""Members on their way to the disk: written beside each other, in pages.
 
-Nothing is flushed here: the archive file is kept until every member has its outcome, and
-what becomes of a member is flushed where that is decided.
+Nothing is flushed here.  The archive file stays where it is until every member's fate
+is durable, so what a crash leaves half-written is unpacked once more.
 """
 
 from __future__ import annotations
@@ -13,30 +13,27 @@ from pathlib import Path
 from ingester import durable
 from ingester.model import Refusal
 from ingester.unpack.names import safe_name, shown
-from ingester.unpack.request import Extracted, ExtractRequest, Member
+from ingester.unpack.request import Extracted, ExtractRequest, Member, Place, Survey
 
 _FILE_MODE = 0o640
-_FOLDER_MODE = 0o770  # the set-group-ID bit is inherited
 
 
 class Page:
     """Gathers the members of one page and knows when it is full."""
 
-    def __init__(self, request: ExtractRequest) -> None:
+    def __init__(self, request: ExtractRequest, survey: Survey | None) -> None:
         self._request = request
+        self._survey = survey
         self._folder = Path(request.folder)
         self._members: list[Member] = []
         self._bytes = 0
         self._skipped = 0
 
-    def has_room_for(self, size_bytes: int) -> bool:
-        """Say whether a member of that size still belongs to this page."""
-        if not self._members:
-            return True
-        return (
-            len(self._members) < self._request.most_members
-            and self._bytes + size_bytes <= self._request.most_bytes
-        )
+    @property
+    def is_full(self) -> bool:
+        """Return whether the next member belongs to another page."""
+        request = self._request
+        return len(self._members) >= request.most_members or self._bytes >= request.most_bytes
 
     def skip(self) -> None:
         """Count an entry that is nobody's file."""
@@ -50,12 +47,8 @@ class Page:
         What an earlier, interrupted attempt left under the same number is replaced.
         Where *chunks* raises, the half-written file is removed.
         """
-        above = self._folder / f"{number:06d}"
-        durable.make_folder(above, _FOLDER_MODE)
-        durable.make_folder(above / "in", _FOLDER_MODE)
-        path = above / "in" / safe_name(name)
-        durable.unlink(path)
-        descriptor = durable.create(path, _FILE_MODE)
+        path = self._folder / f"{number:06d}={safe_name(name)}"
+        descriptor = _create(path)
         size = 0
         try:
             for chunk in chunks:
@@ -73,6 +66,16 @@ class Page:
         """Add a member that has no bytes of its own."""
         self._members.append(Member(number, shown(name), None, 0, refusal))
 
-    def extracted(self, following: int | None) -> Extracted:
-        """Return the page; *following* is the entry that the next one begins with."""
-        return Extracted(tuple(self._members), next=following, skipped=self._skipped)
+    def extracted(self, following: Place | None) -> Extracted:
+        """Return the page; *following* is where the next one begins."""
+        return Extracted(
+            tuple(self._members), next=following, survey=self._survey, skipped=self._skipped
+        )
+
+
+def _create(path: Path) -> int:
+    try:
+        return durable.create(path, _FILE_MODE)
+    except FileExistsError:
+        durable.unlink(path)
+        return durable.create(path, _FILE_MODE)

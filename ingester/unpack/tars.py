@@ -15,27 +15,42 @@ POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block".
 
 from __future__ import annotations
 
-import os
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from ingester.errors import Reject
 from ingester.model import ContainerKind, Reason, Refusal
-from ingester.unpack import names
-from ingester.unpack.request import CHUNK, Extracted, ExtractRequest, UnpackLimits
+from ingester.unpack import names, refusals
+from ingester.unpack.request import (
+    CHUNK,
+    Extracted,
+    ExtractRequest,
+    Place,
+    Survey,
+    UnpackLimits,
+)
 from ingester.unpack.sink import Page
+from ingester.unpack.streams import (
+    Gunzipped,
+    Plain,
+    Stream,
+    cut_short,
+    key_of,
+    leave,
+    take_left,
+)
 
+_KIND = "tar"
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_EXTENSION = 1 << 20  # bytes of one long name or pax header
 _MOST_EXTENSIONS = 16  # before one member
 _LARGEST = 1 << 62
 _ZEROS = bytes(_BLOCK)
 
-_PAX = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE})
-_EXTENSIONS = _PAX | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_PAX = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
+_EXTENSIONS = _PAX | {tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _WITHOUT_BYTES = frozenset(
     {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE}
 )
@@ -54,17 +69,9 @@ class _Entry:
     def has_bytes(self) -> bool:
         return self.kind not in _WITHOUT_BYTES and self.kind not in _FOLDERS
 
-
-class _Stream(Protocol):
-    """Bytes that are read forward; short answers only at the end."""
-
-    def read(self, length: int) -> bytes:
-        """Return the next *length* bytes."""
-        ...
-
-    def skip(self, length: int) -> None:
-        """Pass over bytes that nobody wants."""
-        ...
+    @property
+    def is_passed_over(self) -> bool:
+        return self.kind in _FOLDERS or names.is_litter(self.name)
 
 
 def extract_tar(file: BinaryIO, request: ExtractRequest) -> Extracted:
@@ -73,94 +80,149 @@ def extract_tar(file: BinaryIO, request: ExtractRequest) -> Extracted:
     Raises
     ------
     Reject
-        the archive file as a whole cannot be unpacked; nothing was written
+        the archive file as a whole cannot be unpacked; nothing of this page was kept
     """
-    if request.first <= 1:
-        _survey(file, request)
-    stream = _stream(file, request)
-    page = Page(request)
-    for entry in _entries(stream, request.limits):
-        if entry.number < request.first:
-            stream.skip(_padded(entry.size))
-        elif entry.kind in _FOLDERS or names.is_litter(entry.name):
-            stream.skip(_padded(entry.size))
-            page.skip()
-        elif not page.has_room_for(entry.size):
-            return page.extracted(entry.number)
+    survey = _survey(file, request) if request.first.number <= 1 else None
+    page = Page(request, survey)
+    walk = _Walk(_stream_at(file, request), request.limits, request.first.number)
+    is_left = False
+    try:
+        while entry := walk.next():
+            if entry.is_passed_over:
+                page.skip()
+                walk.pass_over(entry)
+            elif entry.number in request.done:
+                walk.pass_over(entry)
+            else:
+                _extract(walk, page, entry)
+            if page.is_full:
+                is_left = request.kind is ContainerKind.TAR_GZ
+                return page.extracted(walk.place)
+        return page.extracted(None)
+    finally:
+        if is_left:
+            leave(key_of(file.fileno()), walk.stream)
         else:
-            _extract(stream, page, entry)
-    return page.extracted(None)
+            walk.stream.close()
 
 
-def _extract(stream: _Stream, page: Page, entry: _Entry) -> None:
-    if not entry.has_bytes:
-        refusal = Refusal(Reason.ARCHIVE_MEMBER_UNSAFE, "It is a link or a device, not a file.")
-        page.add_empty_handed(entry.number, entry.name, refusal)
-        return
+def _extract(walk: _Walk, page: Page, entry: _Entry) -> None:
     refused = None
-    if names.is_unsafe(entry.name):
-        refused = Refusal(
-            Reason.ARCHIVE_MEMBER_UNSAFE, "Its name points out of the archive file's folder."
-        )
-    page.add(entry.number, entry.name, _data(stream, entry.size), refused)
-    stream.skip(_padded(entry.size) - entry.size)
+    if entry.kind == tarfile.LNKTYPE:
+        refused = "It is a second name of another member, which has an outcome of its own."
+    elif not entry.has_bytes:
+        refused = "It is a link or a device, not a file."
+    elif names.is_unsafe(entry.name):
+        refused = "Its name points out of the archive file's folder."
+    refusal = Refusal(Reason.ARCHIVE_MEMBER_UNSAFE, refused) if refused else None
+    if refusal is not None and not entry.has_bytes:
+        page.add_empty_handed(entry.number, entry.name, refusal)
+    else:
+        page.add(entry.number, entry.name, walk.data(entry), refusal)
 
 
-def _survey(file: BinaryIO, request: ExtractRequest) -> None:
+def _survey(file: BinaryIO, request: ExtractRequest) -> Survey:
     """Read the whole once, so that what is refused is refused before the first member."""
     stream = _stream(file, request)
-    total = 0
-    for entry in _entries(stream, request.limits):
-        total += entry.size
-        if total > request.limits.total_bytes:
-            raise _bomb("it unpacks to more than the limit for archive files")
-        stream.skip(_padded(entry.size))
-    while chunk := stream.read(CHUNK):
-        if chunk.strip(b"\0"):
-            raise _malformed("something follows its end")
+    members = total = 0
+    try:
+        walk = _Walk(stream, request.limits, 1)
+        while entry := walk.next():
+            total += entry.size
+            if total > request.limits.total_bytes:
+                raise refusals.too_large(_KIND, request.limits)
+            members += not entry.is_passed_over
+            walk.pass_over(entry)
+        while chunk := stream.read(CHUNK):
+            if chunk.strip(b"\0"):
+                raise _malformed("something follows its end")
+    finally:
+        stream.close()
+    return Survey(members, total)
 
 
-def _stream(file: BinaryIO, request: ExtractRequest) -> _Stream:
-    file.seek(0)
+def _stream_at(file: BinaryIO, request: ExtractRequest) -> Stream:
+    """Return the archive's bytes from where the page begins."""
+    offset = request.first.offset
     if request.kind is ContainerKind.TAR_GZ:
-        return _Gunzipped(file, request.limits)
-    return _Plain(file)
+        left = take_left(key_of(file.fileno()), offset)
+        if left is not None:
+            return left
+    stream = _stream(file, request)
+    stream.skip(offset)
+    return stream
 
 
-def _entries(stream: _Stream, limits: UnpackLimits) -> Iterator[_Entry]:
-    """Yield the entries; the caller reads or skips each one's bytes before the next."""
-    number = 0
-    extensions = 0
-    everywhere: dict[str, str] = {}
-    here: dict[str, str] = {}
-    while header := _header(stream):
-        if header.type in _EXTENSIONS:
-            extensions += 1
-            if extensions > _MOST_EXTENSIONS or header.size > _LONGEST_EXTENSION:
-                raise _malformed("it has a header that is far too long")
-            body = _exactly(stream, _padded(header.size))[: header.size]
-            if header.type == tarfile.XGLTYPE:
-                everywhere |= _pax_records(body)
-            elif header.type in _PAX:
-                here |= _pax_records(body)
-            elif header.type == tarfile.GNUTYPE_LONGNAME:
-                here["path"] = body.rstrip(b"\0").decode("utf-8", "surrogateescape")
-            continue
-        number += 1
-        if number > limits.members:
-            raise _bomb(f"it has more than {limits.members} members")
-        yield _entry(number, header, everywhere | here)
+def _stream(file: BinaryIO, request: ExtractRequest) -> Stream:
+    if request.kind is ContainerKind.TAR_GZ:
+        return Gunzipped(file.fileno(), request.limits)
+    return Plain(file.fileno())
+
+
+class _Walk:
+    """The entries of a tar archive, one after the other, from a given number on."""
+
+    def __init__(self, stream: Stream, limits: UnpackLimits, number: int) -> None:
+        self.stream = stream
+        self._limits = limits
+        self._number = number  # of the entry that comes next
+
+    @property
+    def place(self) -> Place:
+        """Return where the next entry begins, once the last one was read or passed over."""
+        return Place(self._number, self.stream.at)
+
+    def next(self) -> _Entry | None:
+        """Return the next entry, None at the end; its bytes are to be read or passed over."""
+        records: dict[str, str] = {}
         extensions = 0
-        here = {}
+        while header := _header(self.stream):
+            if header.type in _EXTENSIONS:
+                extensions += 1
+                if extensions > _MOST_EXTENSIONS or header.size > _LONGEST_EXTENSION:
+                    raise _malformed("it has a header that is far too long")
+                body = _exactly(self.stream, _padded(header.size))[: header.size]
+                records |= _records(header, body)
+                continue
+            if self._number > self._limits.members:
+                raise refusals.too_many(_KIND, self._limits)
+            entry = _entry(self._number, header, records)
+            self._number += 1
+            return entry
+        return None
+
+    def pass_over(self, entry: _Entry) -> None:
+        """Pass over an entry's bytes."""
+        self.stream.skip(_padded(entry.size))
+
+    def data(self, entry: _Entry) -> Iterator[bytes]:
+        """Yield an entry's bytes, and pass over the padding behind them."""
+        left = entry.size
+        while left:
+            chunk = self.stream.read(min(CHUNK, left))
+            if not chunk:
+                raise cut_short()
+            yield chunk
+            left -= len(chunk)
+        self.stream.skip(_padded(entry.size) - entry.size)
+
+
+def _records(header: tarfile.TarInfo, body: bytes) -> dict[str, str]:
+    """Return what an extension says of the member behind it.
+
+    A global header is none: what it could say of all members alike (a comment, an
+    owner) is nothing that is asked for here.
+    """
+    if header.type in _PAX:
+        return _pax_records(body)
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": body.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    return {}
 
 
 def _entry(number: int, header: tarfile.TarInfo, records: dict[str, str]) -> _Entry:
     if header.type in _IN_PARTS or any(key.startswith("GNU.sparse.") for key in records):
-        raise Reject(
-            Reason.UNREADABLE,
-            "The tar archive holds sparse files or is one part of several:"
-            " unpack it and drop the files.",
-        )
+        raise refusals.unreadable(_KIND, "holds sparse files or is one part of several")
     size = header.size
     if "size" in records:
         try:
@@ -178,11 +240,11 @@ def _entry(number: int, header: tarfile.TarInfo, records: dict[str, str]) -> _En
     return _Entry(number, name, kind, size)
 
 
-def _header(stream: _Stream) -> tarfile.TarInfo | None:
+def _header(stream: Stream) -> tarfile.TarInfo | None:
     """Return the next header block, None at the end mark."""
     block = stream.read(_BLOCK)
     if len(block) < _BLOCK:
-        raise _cut_short()
+        raise cut_short()
     if block == _ZEROS:
         return None
     try:
@@ -214,20 +276,10 @@ def _pax_records(body: bytes) -> dict[str, str]:
     return records
 
 
-def _data(stream: _Stream, size: int) -> Iterator[bytes]:
-    left = size
-    while left:
-        chunk = stream.read(min(CHUNK, left))
-        if not chunk:
-            raise _cut_short()
-        yield chunk
-        left -= len(chunk)
-
-
-def _exactly(stream: _Stream, length: int) -> bytes:
+def _exactly(stream: Stream, length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
-        raise _cut_short()
+        raise cut_short()
     return data
 
 
@@ -235,109 +287,5 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-class _Plain:
-    """A tar archive as it lies on the disk."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
-        self._at = 0
-
-    def read(self, length: int) -> bytes:
-        """Return the next *length* bytes, fewer only at the end."""
-        data = self._file.read(length)
-        self._at += len(data)
-        return data
-
-    def skip(self, length: int) -> None:
-        """Pass over *length* bytes."""
-        if self._at + length > self._size:
-            raise _cut_short()
-        self._at += length
-        self._file.seek(self._at)
-
-
-class _Gunzipped:
-    """A gzipped tar archive, inflated as it is read and never by more than is asked."""
-
-    def __init__(self, file: BinaryIO, limits: UnpackLimits) -> None:
-        self._file = file
-        self._limits = limits
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._packed = b""
-        self._read = 0
-        self._inflated = 0
-        self._is_at_end = False
-
-    def read(self, length: int) -> bytes:
-        """Return the next *length* bytes, fewer only at the end."""
-        parts = []
-        left = length
-        while left and (part := self._inflate_some(left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
-
-    def skip(self, length: int) -> None:
-        """Pass over *length* bytes."""
-        left = length
-        while left:
-            part = self._inflate_some(min(CHUNK, left))
-            if not part:
-                raise _cut_short()
-            left -= len(part)
-
-    def _inflate_some(self, most: int) -> bytes:
-        while not self._is_at_end:
-            try:
-                part = self._inflate.decompress(self._packed, most)
-            except zlib.error:
-                raise _malformed("the packed bytes are damaged") from None
-            if self._inflate.eof:
-                self._begin_next_stream()
-            else:
-                self._packed = self._inflate.unconsumed_tail
-            if part:
-                self._count(len(part))
-                return part
-            if not self._packed and not self._is_at_end:
-                self._packed = self._read_packed()
-                if not self._packed:
-                    raise _cut_short()
-        return b""
-
-    def _begin_next_stream(self) -> None:
-        """Go on with what follows a gzip stream: another one, or padding, or the end."""
-        rest = self._inflate.unused_data or self._read_packed()
-        while rest and not rest.strip(b"\0"):
-            rest = self._read_packed()
-        if not rest:
-            self._is_at_end = True
-            return
-        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._packed = rest
-
-    def _read_packed(self) -> bytes:
-        data = self._file.read(CHUNK)
-        self._read += len(data)
-        return data
-
-    def _count(self, length: int) -> None:
-        self._inflated += length
-        limits = self._limits
-        if self._inflated > limits.total_bytes + limits.members * 2 * _BLOCK:
-            raise _bomb("it unpacks to more than the limit for archive files")
-        if self._inflated > limits.ratio_floor_bytes and self._inflated > limits.ratio * self._read:
-            raise _bomb("it unpacks to far more than it takes")
-
-
-def _cut_short() -> Reject:
-    return Reject(Reason.INCOMPLETE, "The tar archive is cut short.", may_grow=True)
-
-
 def _malformed(why: str) -> Reject:
-    return Reject(Reason.MALFORMED, f"The tar archive cannot be read: {why}.")
-
-
-def _bomb(why: str) -> Reject:
-    return Reject(Reason.BOMB, f"The tar archive is not unpacked: {why}.")
+    return refusals.malformed(_KIND, why)

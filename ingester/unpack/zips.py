@@ -3,7 +3,8 @@
 Read here and not by `zipfile`, because that reads any number of entries into memory,
 follows entries that overlap, and believes sizes.  Here the directory is walked within
 limits, every local header is looked up, and a member's bytes count only if their
-number and checksum are what the directory says.
+number and checksum are what the directory says.  The first page is preceded by a
+survey of the whole; the pages after it go on in the directory where the last one ended.
 
 References
 ----------
@@ -12,11 +13,11 @@ PKWARE APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
 
 from __future__ import annotations
 
-import bz2
 import os
 import stat
 import struct
 import zlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,10 +25,11 @@ from typing import BinaryIO
 
 from ingester.errors import Reject
 from ingester.model import Reason, Refusal
-from ingester.unpack import names
-from ingester.unpack.request import CHUNK, Extracted, ExtractRequest, UnpackLimits
+from ingester.unpack import inflate, names, refusals
+from ingester.unpack.request import CHUNK, Extracted, ExtractRequest, Place, Survey, UnpackLimits
 from ingester.unpack.sink import Page
 
+_KIND = "zip"
 _END = struct.Struct("<4sHHHHLLH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQHHLLQQQQ")
@@ -40,8 +42,6 @@ _IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64_EXTRA = 1
 _ENCRYPTED, _STRONGLY_ENCRYPTED, _UTF8 = 0x1, 0x40, 0x800
 _MADE_ON_UNIX = 3
-_STORED, _DEFLATED, _BZIP2 = 0, 8, 12
-_READABLE = frozenset({_STORED, _DEFLATED, _BZIP2})
 
 
 class _Damage(Exception):
@@ -55,9 +55,14 @@ class _Directory:
     shift: int  # bytes before the archive, which its own offsets do not count
     entries: int
 
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    place: Place
     name: str
     flags: int
     method: int
@@ -66,10 +71,15 @@ class _Entry:
     unpacked: int
     offset: int  # of the local header, in the file
     unix_mode: int
+    following: int  # where the next entry stands in the file
 
     @property
     def is_folder(self) -> bool:
         return names.is_folder(self.name) and self.unpacked == 0
+
+    @property
+    def is_passed_over(self) -> bool:
+        return self.is_folder or names.is_litter(self.name)
 
     @property
     def is_regular(self) -> bool:
@@ -82,24 +92,24 @@ def extract_zip(file: BinaryIO, request: ExtractRequest) -> Extracted:
     Raises
     ------
     Reject
-        the archive file as a whole cannot be unpacked; nothing was written
+        the archive file as a whole cannot be unpacked; nothing of this page was kept
     """
-    entries = _read_directory(file, request.limits)
-    data_offsets = _check(file, entries, request.limits)
-    page = Page(request)
-    for number, entry in enumerate(entries, start=1):
-        if number < request.first:
-            continue
-        if entry.is_folder or names.is_litter(entry.name):
+    directory = _find_directory(file)
+    is_first = request.first.number <= 1
+    survey = _survey(file, directory, request.limits) if is_first else None
+    page = Page(request, survey)
+    place = Place(1, directory.start) if is_first else request.first
+    for entry in _entries(file, directory, place):
+        if page.is_full:
+            return page.extracted(entry.place)
+        if entry.is_passed_over:
             page.skip()
-            continue
-        if not page.has_room_for(entry.unpacked):
-            return page.extracted(number)
-        _extract(file, page, number, entry, data_offsets[number - 1])
+        elif entry.place.number not in request.done:
+            _extract(file, page, entry)
     return page.extracted(None)
 
 
-def _extract(file: BinaryIO, page: Page, number: int, entry: _Entry, start: int) -> None:
+def _extract(file: BinaryIO, page: Page, entry: _Entry) -> None:
     refusal = None
     if names.is_unsafe(entry.name):
         refusal = Refusal(
@@ -107,38 +117,104 @@ def _extract(file: BinaryIO, page: Page, number: int, entry: _Entry, start: int)
         )
     elif not entry.is_regular:
         refusal = Refusal(Reason.ARCHIVE_MEMBER_UNSAFE, "It is a link or a device, not a file.")
+    start = _data_offset(file, entry)
+    number = entry.place.number
     try:
         page.add(number, entry.name, _unpacked(file, entry, start), refusal)
     except _Damage as damage:
         refusal = Refusal(
             Reason.MALFORMED,
             f"The archive file is damaged here: {damage}. What is kept is the member's raw"
-            " record from the archive file.",
+            " record from the archive file. Copy or send the archive file again.",
         )
         page.add(number, entry.name, _record(file, entry, start), refusal)
 
 
-def _read_directory(file: BinaryIO, limits: UnpackLimits) -> list[_Entry]:
-    directory = _find_directory(file)
+def _survey(file: BinaryIO, directory: _Directory, limits: UnpackLimits) -> Survey:
+    """Judge the whole by its directory, so that what is refused is refused beforehand."""
     if directory.entries > limits.members:
-        raise _too_many(limits)
-    entries: list[_Entry] = []
-    file.seek(directory.start)
-    left = directory.size
-    while left > 0:
+        raise refusals.too_many(_KIND, limits)
+    size = os.fstat(file.fileno()).st_size
+    starts, ends = array("Q"), array("Q")
+    count = members = total = packed = 0
+    for entry in _entries(file, directory, Place(1, directory.start)):
+        count += 1
+        if count > limits.members:
+            raise refusals.too_many(_KIND, limits)
+        _judge(entry, limits)
+        if entry.offset + entry.packed > size:
+            raise _points_outside()
+        total += entry.unpacked
+        packed += entry.packed
+        members += not entry.is_passed_over
+        starts.append(entry.offset)
+        ends.append(_data_offset(file, entry) + entry.packed)
+        if ends[-1] > size:
+            raise _points_outside()
+    # Writers without ZIP64 let the count wrap round.
+    if (count - directory.entries) % (_IN_EXTRA_16 + 1):
+        raise _short_directory()
+    if total > limits.total_bytes:
+        raise refusals.too_large(_KIND, limits)
+    if _is_dense(total, packed, limits):
+        raise refusals.too_dense(_KIND, limits)
+    spans = zip(starts, ends, strict=True)
+    is_in_order = all(one <= other for one, other in pairwise(starts))
+    for (_, end), (following, _) in pairwise(spans if is_in_order else sorted(spans)):
+        if following < end:
+            raise refusals.overlapping(_KIND)
+    return Survey(members, total)
+
+
+def _judge(entry: _Entry, limits: UnpackLimits) -> None:
+    if entry.flags & (_ENCRYPTED | _STRONGLY_ENCRYPTED):
+        raise Reject(
+            Reason.ARCHIVE_ENCRYPTED,
+            "The zip archive is encrypted: unpack it with its password and drop the files.",
+        )
+    if not entry.is_folder and not inflate.is_readable(entry.method):
+        how = inflate.method_name(entry.method)
+        raise refusals.unreadable(_KIND, f"is packed in a way that is not read here ({how})")
+    if _is_dense(entry.unpacked, entry.packed, limits):
+        raise refusals.too_dense(_KIND, limits)
+
+
+def _is_dense(unpacked: int, packed: int, limits: UnpackLimits) -> bool:
+    return unpacked > limits.ratio_floor_bytes and unpacked > limits.ratio * packed
+
+
+def _data_offset(file: BinaryIO, entry: _Entry) -> int:
+    """Look up a member's local header; its bytes begin behind it."""
+    local = os.pread(file.fileno(), _LOCAL.size, entry.offset)
+    if len(local) < _LOCAL.size or not local.startswith(_LOCAL_MAGIC):
+        raise refusals.malformed(_KIND, "its directory points to no member")
+    name_length, extra_length = _LOCAL.unpack(local)[9:]
+    return entry.offset + _LOCAL.size + int(name_length) + int(extra_length)
+
+
+def _entries(file: BinaryIO, directory: _Directory, place: Place) -> Iterator[_Entry]:
+    """Yield the directory's entries from *place* on."""
+    file.seek(place.offset)
+    at, number = place.offset, place.number
+    while at < directory.end:
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(_ENTRY_MAGIC):
-            raise _malformed("its directory is damaged")
+            raise refusals.malformed(_KIND, "its directory is damaged")
         fields = _ENTRY.unpack(head)
         tail = file.read(fields[10] + fields[11] + fields[12])
-        left -= len(head) + len(tail)
-        if len(entries) >= limits.members:
-            raise _too_many(limits)
-        entries.append(_entry(fields, tail, directory.shift))
-    # Writers without ZIP64 let the count wrap round.
-    if left < 0 or (len(entries) - directory.entries) % (_IN_EXTRA_16 + 1):
-        raise _malformed("its directory does not hold what it promises")
-    return entries
+        entry = _entry(Place(number, at), fields, tail, directory.shift)
+        at, number = entry.following, number + 1
+        yield entry
+    if at > directory.end:
+        raise _short_directory()
+
+
+def _points_outside() -> Reject:
+    return refusals.malformed(_KIND, "its directory points outside the file")
+
+
+def _short_directory() -> Reject:
+    return refusals.malformed(_KIND, "its directory does not hold what it promises")
 
 
 def _find_directory(file: BinaryIO) -> _Directory:
@@ -149,21 +225,17 @@ def _find_directory(file: BinaryIO) -> _Directory:
     tail = file.read()
     at = tail.rfind(_END_MAGIC)
     if at < 0 or len(tail) - at < _END.size:
-        raise Reject(
-            Reason.INCOMPLETE,
-            "The zip archive is cut short: the directory at its end is missing.",
-            may_grow=True,
-        )
+        raise refusals.cut_short(_KIND, "the directory at its end is missing")
     _, disk, first_disk, _, entries, length, offset, _ = _END.unpack_from(tail, at)
     end = from_ + at
     locator_at = at - _END64_LOCATOR.size
     if locator_at >= 0 and tail.startswith(_END64_LOCATOR_MAGIC, locator_at):
         end, disk, first_disk, entries, length, offset = _read_end64(file, tail, locator_at, end)
     if disk or first_disk:
-        raise Reject(Reason.UNREADABLE, "The zip archive is one part of several.")
+        raise refusals.unreadable(_KIND, "is one part of several")
     start = end - length
     if start < 0 or offset > start:
-        raise _malformed("its directory points outside the file")
+        raise _points_outside()
     return _Directory(start, length, start - offset, entries)
 
 
@@ -175,23 +247,24 @@ def _read_end64(
     # Its own offset does not count bytes before the archive; it usually stands right
     # before the locator, so look there first.
     for place in (end - _END64_LOCATOR.size - _END64.size, where):
-        if place < 0:
+        if not 0 <= place < end:
             continue
         file.seek(place)
         record = file.read(_END64.size)
         if len(record) == _END64.size and record.startswith(_END64_MAGIC):
             _, _, _, _, disk, first_disk, _, entries, length, offset = _END64.unpack(record)
             return place, disk or disks > 1, first_disk, entries, length, offset
-    raise _malformed("its ZIP64 end record is missing")
+    raise refusals.malformed(_KIND, "its ZIP64 end record is missing")
 
 
-def _entry(fields: tuple[int, ...], tail: bytes, shift: int) -> _Entry:
+def _entry(place: Place, fields: tuple[int, ...], tail: bytes, shift: int) -> _Entry:
     (_, made_by, _, flags, method, _, _, crc, packed, unpacked) = fields[:10]
     name_length, extra_length, _, _, _, attributes, offset = fields[10:]
     raw_name = tail[:name_length]
     extra = tail[name_length : name_length + extra_length]
     unpacked, packed, offset = _zip64_sizes(extra, unpacked, packed, offset)
     return _Entry(
+        place=place,
         name=_decoded(raw_name, is_utf8=bool(flags & _UTF8)),
         flags=flags,
         method=method,
@@ -200,6 +273,7 @@ def _entry(fields: tuple[int, ...], tail: bytes, shift: int) -> _Entry:
         unpacked=unpacked,
         offset=offset + shift,
         unix_mode=attributes >> 16 if made_by >> 8 == _MADE_ON_UNIX else 0,
+        following=place.offset + _ENTRY.size + len(tail),
     )
 
 
@@ -228,54 +302,6 @@ def _decoded(raw: bytes, *, is_utf8: bool) -> str:
         return raw.decode("cp437")
 
 
-def _check(file: BinaryIO, entries: list[_Entry], limits: UnpackLimits) -> list[int]:
-    """Judge the whole by its directory; return where each member's bytes begin."""
-    if any(each.flags & (_ENCRYPTED | _STRONGLY_ENCRYPTED) for each in entries):
-        raise Reject(
-            Reason.ARCHIVE_ENCRYPTED,
-            "The zip archive is encrypted: unpack it with its password and drop the files.",
-        )
-    if any(each.method not in _READABLE for each in entries if not each.is_folder):
-        raise Reject(
-            Reason.UNREADABLE,
-            "The zip archive is packed by a method other than store, deflate and bzip2:"
-            " unpack it and drop the files.",
-        )
-    total = sum(each.unpacked for each in entries)
-    if total > limits.total_bytes:
-        raise _bomb("it unpacks to more than the limit for archive files")
-    if any(_is_bomb(each.unpacked, each.packed, limits) for each in entries):
-        raise _bomb("a member unpacks to far more than it takes")
-    if _is_bomb(total, sum(each.packed for each in entries), limits):
-        raise _bomb("it unpacks to far more than it takes")
-    return _data_offsets(file, entries)
-
-
-def _data_offsets(file: BinaryIO, entries: list[_Entry]) -> list[int]:
-    size = file.seek(0, os.SEEK_END)
-    offsets: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for each in entries:
-        local = os.pread(file.fileno(), _LOCAL.size, each.offset)
-        if len(local) < _LOCAL.size or not local.startswith(_LOCAL_MAGIC):
-            raise _malformed("its directory points to no member")
-        name_length, extra_length = _LOCAL.unpack(local)[9:]
-        start = each.offset + _LOCAL.size + name_length + extra_length
-        if start + each.packed > size:
-            raise _malformed("its directory points outside the file")
-        offsets.append(start)
-        spans.append((each.offset, start + each.packed))
-    spans.sort()
-    for (_, end), (following, _) in pairwise(spans):
-        if following < end:
-            raise _bomb("its members overlap")
-    return offsets
-
-
-def _is_bomb(unpacked: int, packed: int, limits: UnpackLimits) -> bool:
-    return unpacked > limits.ratio_floor_bytes and unpacked > limits.ratio * packed
-
-
 def _unpacked(file: BinaryIO, entry: _Entry, start: int) -> Iterator[bytes]:
     """Yield a member's bytes; raises `_Damage` where they are not as promised."""
     crc = 0
@@ -293,47 +319,30 @@ def _unpacked(file: BinaryIO, entry: _Entry, start: int) -> Iterator[bytes]:
 
 
 def _inflated(file: BinaryIO, entry: _Entry, start: int) -> Iterator[bytes]:
-    if entry.method == _STORED:
+    if entry.method == inflate.STORED:
         yield from _slice(file, start, entry.packed)
         return
-    inflate = _Inflate() if entry.method == _DEFLATED else bz2.BZ2Decompressor()
+    stream = inflate.inflate_of(entry.method)
     try:
         for packed in _slice(file, start, entry.packed):
-            if inflate.eof:
+            if stream.eof:
                 raise _Damage("more packed bytes than it needs")
             data = packed
-            while chunk := inflate.decompress(data, CHUNK):
+            while chunk := stream.decompress(data, CHUNK):
                 yield chunk
-                if inflate.eof:
+                if stream.eof:
                     break
                 data = b""
-    except (zlib.error, OSError, ValueError) as error:
-        # bz2 reports damaged data as OSError without an errno; others are the disk's.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+    except inflate.DAMAGE:
         raise _Damage("the packed bytes are damaged") from None
-    if not inflate.eof:
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the disk's; bz2 reports damaged data without one
+        raise _Damage("the packed bytes are damaged") from None
+    if not stream.eof and entry.method in inflate.ENDED:
         raise _Damage("the packed bytes are cut short")
-    if inflate.unused_data:
+    if stream.unused_data:
         raise _Damage("more packed bytes than it needs")
-
-
-class _Inflate:
-    """`zlib.decompressobj` with the ways of the other decompressors."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-
-    @property
-    def eof(self) -> bool:
-        return self._inflate.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inflate.unused_data
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
 
 
 def _record(file: BinaryIO, entry: _Entry, start: int) -> Iterator[bytes]:
@@ -349,15 +358,3 @@ def _slice(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
             raise _Damage("the archive file ends early")
         yield chunk
         at += len(chunk)
-
-
-def _malformed(why: str) -> Reject:
-    return Reject(Reason.MALFORMED, f"The zip archive cannot be read: {why}.")
-
-
-def _bomb(why: str) -> Reject:
-    return Reject(Reason.BOMB, f"The zip archive is not unpacked: {why}.")
-
-
-def _too_many(limits: UnpackLimits) -> Reject:
-    return _bomb(f"it has more than {limits.members} members")

@@ -191,14 +191,14 @@ def test_members_are_not_forgotten_where_the_index_fails(
     site: Site, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_zip(site.spool.root / "a.zip")
-    honest, is_due = Writer.finished, Once()
+    honest, is_due = Writer.finished_members, Once()
 
-    def finished(self: Writer, ids: Any) -> set[str]:
-        if any("." in each for each in ids) and is_due():
+    def finished(self: Writer, arrival_id: str) -> dict[int, int]:
+        if is_due():
             raise Retry("the index is busy")
-        return honest(self, ids)
+        return honest(self, arrival_id)
 
-    monkeypatch.setattr(Writer, "finished", finished)
+    monkeypatch.setattr(Writer, "finished_members", finished)
     run()
     assert site.outcomes() == {"archived": 3, "unpacked": 1}
 

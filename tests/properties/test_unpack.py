@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.model import ContainerKind
-from ingester.unpack import Extracted, ExtractRequest, UnpackLimits, extract
+from ingester.unpack import START, Extracted, ExtractRequest, Place, extract
 
 parts = st.sampled_from(["..", ".", "", "A", "IM1", "C:", "\\", "ü", "\n", "__MACOSX", "x" * 260])
 names = st.one_of(st.lists(parts, min_size=1, max_size=4).map("/".join), st.text(min_size=1))
@@ -47,24 +47,25 @@ def unpacked_in(above: Path, kind: ContainerKind, archive: bytes, most_members: 
     folder = above / "members"
     folder.mkdir(exist_ok=True)
     pages: list[Extracted] = []
-    first: int | None = 1
+    first: Place | None = START
     while first is not None:
-        request = ExtractRequest(
-            str(path), kind, str(folder), first, UnpackLimits(), most_members=most_members
-        )
+        request = ExtractRequest(str(path), kind, str(folder), first, most_members=most_members)
         pages.append(extract(request))
-        assert pages[-1].next is None or pages[-1].next > first
-        first = pages[-1].next
+        following = pages[-1].next
+        assert following is None or following.number > first.number
+        first = following
     found = tuple(member for page in pages for member in page.members)
     for each in found:
         if each.path is not None:
-            expected = folder / f"{each.number:06d}" / "in"
-            assert Path(os.path.normpath(each.path)).parent == expected
+            assert Path(os.path.normpath(each.path)).parent == folder
             assert Path(each.path).lstat().st_size == each.size_bytes
     inside = {str(each) for each in folder.rglob("*") if not each.is_dir()}
     assert inside == {each.path for each in found if each.path is not None}
     assert sorted(each.name for each in above.iterdir()) == ["archive", "members"]
-    return Extracted(found, None, pages[-1].refusal, sum(page.skipped for page in pages))
+    if pages[-1].refusal is None:
+        assert pages[0].survey is not None
+        assert pages[0].survey.members == len(found)
+    return Extracted(found, refusal=pages[-1].refusal, skipped=sum(page.skipped for page in pages))
 
 
 @few_examples

@@ -5,16 +5,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import random
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingester.model import ContainerKind, Reason
-from ingester.unpack import Extracted, ExtractRequest, UnpackLimits, extract
+from ingester.unpack import (
+    START,
+    Extracted,
+    ExtractRequest,
+    Member,
+    Place,
+    Survey,
+    UnpackLimits,
+    extract,
+    streams,
+)
 
 Extract = Callable[..., Extracted]
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -99,19 +111,66 @@ def test_members_come_whole_and_in_order(
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pages_resume_where_the_last_one_ended(unpack: Extract, kind: ContainerKind) -> None:
-    archive = tarred(*(regular(f"IM{n}", b"%d" % n * 600) for n in range(7)), kind=kind)
-    seen: dict[str, str] = {}
-    first: int | None = 0
-    pages = 0
+def pages(path: Path, kind: ContainerKind, folder: Path, **fields: Any) -> Iterator[Extracted]:
+    """Unpack an archive file that lies there page by page, as the ingest does."""
+    folder.mkdir(exist_ok=True)
+    first: Place | None = START
     while first is not None:
-        page = unpack(archive, most_members=3, first=first)
-        seen |= contents(page)
+        page = extract(ExtractRequest(str(path), kind, str(folder), first, **fields))
+        yield page
         first = page.next
-        pages += 1
-    assert pages == 3
-    assert seen == {f"IM{n}": digest(b"%d" % n * 600) for n in range(7)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_left_open", [True, False])
+def test_pages_resume_where_the_last_one_ended(
+    tmp_path: Path, kind: ContainerKind, is_left_open: bool
+) -> None:
+    path = tmp_path / "archive"
+    path.write_bytes(tarred(*(regular(f"IM{n}", b"%d" % n * 600) for n in range(7)), kind=kind))
+    found: list[Member] = []
+    numbers: list[list[int]] = []
+    for page in pages(path, kind, tmp_path / "members", most_members=3):
+        found += page.members
+        numbers.append([each.number for each in page.members])
+        if not is_left_open:
+            streams.forget_left()
+    assert numbers == [[1, 2, 3], [4, 5, 6], [7]]
+    assert {each.name: digest(Path(each.path or "").read_bytes()) for each in found} == {
+        f"IM{n}": digest(b"%d" % n * 600) for n in range(7)
+    }
+
+
+def test_a_gzipped_archive_is_inflated_once_for_all_its_pages(tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    noise = random.Random(6).randbytes(400_000)
+    archive = tarred(regular("IM1", noise), regular("IM2", noise), kind=ContainerKind.TAR_GZ)
+    path.write_bytes(archive)
+    walk = pages(path, ContainerKind.TAR_GZ, tmp_path / "members", most_members=1)
+    assert [each.name for each in next(walk).members] == ["IM1"]
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes(10_000))  # what was inflated already is not asked for again
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [each.name for each in next(walk).members] == ["IM2"]
+    streams.forget_left()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_that_an_earlier_run_has_seen_to_are_not_unpacked_again(
+    unpack: Extract, tmp_path: Path, kind: ContainerKind
+) -> None:
+    archive = tarred(
+        regular("IM1", b"1"),
+        special("A", tarfile.DIRTYPE),
+        regular("IM2", b"22"),
+        regular("IM3", b"3"),
+        kind=kind,
+    )
+    page = unpack(archive, done=frozenset({1, 4}))
+    assert [each.name for each in page.members] == ["IM2"]
+    assert page.survey == Survey(3, 4)
+    assert os.listdir(tmp_path / "members") == ["000003=IM2"]
 
 
 def test_links_and_devices_are_refused_and_the_rest_arrives(
@@ -136,6 +195,9 @@ def test_links_and_devices_are_refused_and_the_rest_arrives(
         Reason.ARCHIVE_MEMBER_UNSAFE
     }
     assert [each.name for each in extracted.members if each.path] == ["IM1", "IM2"]
+    hard = refused[1].refusal
+    assert hard is not None
+    assert "another member" in hard.message
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_fifo()]
 
 
@@ -152,7 +214,7 @@ def test_a_name_that_no_character_set_knows_is_escaped(unpack: Extract) -> None:
     archive = tarred(regular("M\udcfcller\n", b"1"), format=tarfile.GNU_FORMAT)
     (member,) = unpack(archive).members
     assert member.name == "M\\udcfcller\\n"
-    assert Path(member.path or "").name == "M_ller_"
+    assert Path(member.path or "").name == "000001=M_ller_"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,6 +334,17 @@ def test_members_total_and_ratio_have_limits(unpack: Extract, kind: ContainerKin
     if kind is ContainerKind.TAR_GZ:
         limits = UnpackLimits(ratio_floor_bytes=1_000_000)
         assert reason(unpack(big, limits=limits)) is Reason.BOMB
+
+
+def test_global_headers_say_nothing_of_a_member(unpack: Extract) -> None:
+    out = io.BytesIO()
+    with tarfile.open(
+        fileobj=out, mode="w", pax_headers={"comment": "a commit", "path": "x"}
+    ) as tar:
+        for number in (1, 2):
+            header, data = regular(f"IM{number}", b"1")
+            tar.addfile(header, io.BytesIO(data))
+    assert set(contents(unpack(out.getvalue()))) == {"IM1", "IM2"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

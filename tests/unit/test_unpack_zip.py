@@ -19,7 +19,7 @@ import pytest
 
 from ingester import durable
 from ingester.model import ContainerKind, Reason
-from ingester.unpack import Extracted, ExtractRequest, UnpackLimits, extract
+from ingester.unpack import Extracted, ExtractRequest, Survey, UnpackLimits, extract
 
 Extract = Callable[..., Extracted]
 
@@ -64,7 +64,7 @@ def reason(extracted: Extracted) -> Reason:
     return extracted.refusal.reason
 
 
-METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,11 +81,13 @@ def test_members_come_whole_and_in_order(unpack: Extract, method: int) -> None:
     assert extracted.next is None
 
 
-def test_each_member_has_a_folder_of_its_own_and_our_mode(unpack: Extract, tmp_path: Path) -> None:
+def test_members_of_one_name_lie_beside_each_other_in_our_mode(
+    unpack: Extract, tmp_path: Path
+) -> None:
     extracted = unpack(zipped(("a/IM", b"1"), ("b/IM", b"2")))
     assert [each.path for each in extracted.members] == [
-        str(tmp_path / "members/000001/in/IM"),
-        str(tmp_path / "members/000002/in/IM"),
+        str(tmp_path / "members/000001=IM"),
+        str(tmp_path / "members/000002=IM"),
     ]
     mode = os.stat(extracted.members[0].path or "").st_mode
     assert stat.S_IMODE(mode) & ~0o640 == 0
@@ -100,20 +102,33 @@ def test_the_archive_file_is_flushed_and_its_members_are_not(unpack: Extract) ->
 
 def test_pages_resume_where_the_last_one_ended(unpack: Extract) -> None:
     archive = zipped(*((f"IM{n}", bytes([n])) for n in range(7)))
-    first = unpack(archive, most_members=3)
-    second = unpack(archive, most_members=3, first=first.next)
-    third = unpack(archive, most_members=3, first=second.next)
-    assert [first.next, second.next, third.next] == [4, 7, None]
-    names = [each.name for page in (first, second, third) for each in page.members]
+    pages = [unpack(archive, most_members=3)]
+    while (following := pages[-1].next) is not None:
+        pages.append(unpack(archive, most_members=3, first=following))
+    assert [[each.number for each in page.members] for page in pages] == [
+        [1, 2, 3], [4, 5, 6], [7],
+    ]  # fmt: skip
+    names = [each.name for page in pages for each in page.members]
     assert names == [f"IM{n}" for n in range(7)]
+    assert [page.survey for page in pages] == [Survey(7, 7), None, None]
 
 
-def test_a_page_ends_by_size_but_holds_one_member_at_least(unpack: Extract) -> None:
+def test_a_page_is_full_once_it_has_grown_large(unpack: Extract) -> None:
     archive = zipped(("a", bytes(90)), ("b", bytes(90)), ("c", bytes(9)))
     page = unpack(archive, most_bytes=100)
-    assert ([each.name for each in page.members], page.next) == (["a"], 2)
-    page = unpack(archive, most_bytes=10, first=2)
-    assert ([each.name for each in page.members], page.next) == (["b"], 3)
+    assert [each.name for each in page.members] == ["a", "b"]
+    page = unpack(archive, most_bytes=100, first=page.next)
+    assert ([each.name for each in page.members], page.next) == (["c"], None)
+
+
+def test_members_that_an_earlier_run_has_seen_to_are_not_unpacked_again(
+    unpack: Extract, tmp_path: Path
+) -> None:
+    archive = zipped(("IM1", b"1"), ("A/", b""), ("IM2", b"22"), ("IM3", b"3"))
+    page = unpack(archive, done=frozenset({1, 4}))
+    assert [each.name for each in page.members] == ["IM2"]
+    assert page.survey == Survey(3, 4)
+    assert os.listdir(tmp_path / "members") == ["000003=IM2"]
 
 
 def test_the_same_page_can_be_made_again(unpack: Extract) -> None:
@@ -169,8 +184,10 @@ def test_odd_names_are_only_names(unpack: Extract, name: str) -> None:
     assert member.name.isprintable()
     path = Path(member.path or "")
     assert path.read_bytes() == b"1"
-    assert len(os.fsencode(path.name)) <= 200
-    assert not path.name.startswith(("-", "."))
+    number, _, safe = path.name.partition("=")
+    assert number == "000001"
+    assert len(os.fsencode(safe)) <= 200
+    assert not safe.startswith(("-", "."))
 
 
 def test_names_without_a_character_set_are_code_page_437(unpack: Extract) -> None:
@@ -210,10 +227,36 @@ def test_an_encrypted_archive_is_refused_as_a_whole(unpack: Extract) -> None:
     assert reason(unpack(bytes(archive))) is Reason.ARCHIVE_ENCRYPTED
 
 
-def test_a_method_that_cannot_be_read_refuses_the_whole(unpack: Extract) -> None:
+@pytest.mark.parametrize(
+    ("method", "name"), [(9, "Deflate64"), (93, "Zstandard"), (95, "XZ"), (77, "method 77")]
+)
+def test_a_method_that_cannot_be_read_refuses_the_whole_and_is_named(
+    unpack: Extract, method: int, name: str
+) -> None:
     archive = bytearray(zipped(("IM1", b"1")))
-    struct.pack_into("<H", archive, archive.rfind(b"PK\x01\x02") + 10, 9)  # Deflate64
-    assert reason(unpack(bytes(archive))) is Reason.UNREADABLE
+    struct.pack_into("<H", archive, archive.rfind(b"PK\x01\x02") + 10, method)
+    extracted = unpack(bytes(archive))
+    assert reason(extracted) is Reason.UNREADABLE
+    assert extracted.refusal is not None
+    assert name in extracted.refusal.message
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\x09\x04\x05\0\x5d\xff\xff\xff\xff", b"\x09\x04\x05\0\xff\0\0\1\0", b"\x09\x04\x06\0"],
+)
+def test_lzma_that_asks_for_too_much_memory_is_kept_raw(unpack: Extract, head: bytes) -> None:
+    body = head + bytes(100)
+    archive = _one_member(b"IM", body, method=14, unpacked=1, crc=0)
+    tracemalloc.start()
+    try:
+        (member,) = unpack(archive).members
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert member.refusal is not None
+    assert member.refusal.reason is Reason.MALFORMED
+    assert Path(member.path or "").read_bytes().endswith(body)
 
 
 def test_overlapping_members_are_a_bomb(unpack: Extract) -> None:
@@ -235,7 +278,10 @@ def test_one_member_listed_many_times_is_a_bomb(unpack: Extract) -> None:
 
 def test_too_many_members_are_a_bomb_and_cost_nothing(unpack: Extract) -> None:
     archive = zipped(*((f"{n}", b"") for n in range(50)))
-    assert reason(unpack(archive, limits=UnpackLimits(members=49))) is Reason.BOMB
+    extracted = unpack(archive, limits=UnpackLimits(members=49))
+    assert reason(extracted) is Reason.BOMB
+    assert extracted.refusal is not None
+    assert "[limits] archive_members" in extracted.refusal.message
     assert len(unpack(archive, limits=UnpackLimits(members=50)).members) == 50
 
 
@@ -306,6 +352,23 @@ def test_a_directory_that_points_nowhere_is_malformed(unpack: Extract) -> None:
         hostile = bytearray(archive)
         struct.pack_into("<L", hostile, entry + field, value)
         assert reason(unpack(bytes(hostile))) is Reason.MALFORMED
+
+
+def test_offsets_that_no_file_reaches_are_malformed(unpack: Extract) -> None:
+    archive = zipped(("IM1", bytes(100)))
+    (entry,) = _entries(archive)
+    end = archive.rindex(b"PK\x05\x06")
+    hostile = bytearray(archive[:end])
+    for field in (20, 24, 42):
+        struct.pack_into("<L", hostile, entry + field, 0xFFFFFFFF)
+    extra = struct.pack("<HH3Q", 1, 24, 2**64 - 1, 2**63, 2**64 - 2)
+    struct.pack_into("<H", hostile, entry + 30, len(extra))
+    tail = struct.pack(
+        "<4sHHHHLLH", b"PK\x05\x06", 0, 0, 1, 1, len(hostile) - entry + len(extra), entry, 0
+    )
+    assert reason(unpack(bytes(hostile) + extra + tail)) is Reason.MALFORMED
+    far = struct.pack("<4sLQL", b"PK\x06\x07", 0, 2**64 - 1, 1)
+    assert reason(unpack(archive[:end] + far + archive[end:])) is Reason.MALFORMED
 
 
 def test_a_part_of_a_split_archive_says_so(unpack: Extract) -> None:
