@@ -8,6 +8,7 @@ index: the service asks, with the time.
 
     completion.saw(records, now)
     for finished in completion.due(now, is_waiting=...): announce it
+    for finished in completion.rest(is_waiting=...): announce it, nothing more will come
 """
 
 from __future__ import annotations
@@ -105,6 +106,17 @@ class Completion:
                 continue
             del self._open[key]
             finished.append(Finished(key, tuple(quiet.origins), waits))
+        return finished
+
+    def rest(self, *, is_waiting: Callable[[Key, Origin], bool]) -> list[Finished]:
+        """Return, once, all that nothing waits for: nobody will be there to see more come."""
+        finished = [
+            Finished(key, tuple(quiet.origins), is_forced=False)
+            for key, quiet in self._open.items()
+            if not any(is_waiting(key, origin) for origin in quiet.origins)
+        ]
+        for each in finished:
+            del self._open[each.key]
         return finished
 
     def next_due(self) -> float | None:

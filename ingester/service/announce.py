@@ -111,7 +111,15 @@ class Announcer:
     def step(self) -> None:
         """Announce what is complete by now, write events that wait, see to the hooks."""
         now = self._clock.monotonic()
-        finished = self._completion.due(now, is_waiting=self._is_waiting)
+        self._tell(self._completion.due(now, is_waiting=self._is_waiting))
+        self._hooks.step(now)
+
+    def conclude(self) -> None:
+        """Announce all that nothing waits for, quiet or not: this run ends, and saw it all."""
+        self._tell(self._completion.rest(is_waiting=self._is_waiting))
+        self._hooks.step(self._clock.monotonic())
+
+    def _tell(self, finished: Sequence[Finished]) -> None:
         if finished:
             connection = self._connect()
             try:
@@ -120,7 +128,6 @@ class Announcer:
             finally:
                 connection.close()
         self._write()
-        self._hooks.step(now)
 
     def _write(self) -> None:
         writer = self._writer()

@@ -15,6 +15,7 @@ loop and never sleeps: a test can step a day of work with a clock of its own.
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from collections.abc import Sequence
 
@@ -168,8 +169,7 @@ class Service:
         notify("READY=1")
 
     def _opened(self) -> None:
-        if not self._is_once:
-            self._announcer.recall()
+        self._announcer.recall()
 
     def _set_timers(self) -> None:
         timers, settings = self._timers, self.settings
@@ -272,17 +272,27 @@ class Service:
         if self.settings.index.snapshot is not None:
             self._snapshots.take_first()
 
-    def _announce(self) -> None:
+    def _announce(self, *, is_last: bool = False) -> None:
         try:
-            self._announcer.step()
+            if is_last:
+                self._announcer.conclude()
+            else:
+                self._announcer.step()
         except (OSError, sqlite3.OperationalError) as error:
             log.warning("what is complete cannot be told now: %s", described(error))
 
     def _is_waiting(self, key: Key, origin: Origin) -> bool:
         ingest = self.intake.ingest
-        if ingest is None or origin in ingest.batches_under_way():
+        if ingest is None or self.receivers.has_association(key, origin):
             return True
-        return self.receivers.has_association(key, origin) or lies_in_spool(self.spool, origin)
+        # What storescp dropped gets its true source when it is read.
+        dcmtk = self.settings.receiver.dcmtk
+        sources = {origin[0], dcmtk.source} if dcmtk.enabled else {origin[0]}
+        under_way = ingest.batches_under_way()
+        return any(
+            (source, origin[1]) in under_way or lies_in_spool(self.spool, (source, origin[1]))
+            for source in sources
+        )
 
     def _receiver_changed(self, name: str, sentence: str, *, is_up: bool) -> None:
         kind = "receiver.up" if is_up else "receiver.down"
@@ -410,10 +420,24 @@ class Service:
             left = max(0.0, end - self.clock.monotonic() - 1.0)
             if not self.intake.drain(left):
                 log.info("what is claimed and not finished is taken up at the next start")
-        self._announce()
+        is_done = self._is_once and not self.is_stopping
+        self._announce(is_last=is_done)
         self._tidy()
         if self.settings.index.snapshot is not None and self.intake.writer is not None:
             self._snapshots.take_last()
+        self._see_hooks_off(None if is_done else end)
+
+    def _see_hooks_off(self, end: float | None) -> None:
+        """Let hooks run to their ends, or until *end* (monotonic); each has its own limit."""
+        while self._hooks.is_busy:
+            now = self.clock.monotonic()
+            if (end is not None and now >= end) or (end is None and self.is_stopping):
+                log.warning("hooks that had not ended are ended with the service")
+                return
+            self._hooks.step(now)
+            due = min(self._hooks.next_deadline() or now, end or math.inf)
+            if self._hooks.is_busy:
+                self.wake.wait(max(0.0, due - now))
 
     def close(self) -> None:
         """Give everything back; also after an error, and at once."""

@@ -109,3 +109,20 @@ def test_duplicates_and_quarantined_files_complete_a_batch_but_no_study() -> Non
     completion.saw([arrival(None, outcome=Outcome.QUARANTINED)], 0.0)
     finished = completion.due(60.0, is_waiting=nobody)
     assert [each.key for each in finished] == [BatchKey("CT1", "CD_1")]
+
+
+def test_at_the_end_of_a_run_all_that_nothing_waits_for_is_told_quiet_or_not() -> None:
+    completion = Completion(quiet=60, at_most=900)
+    completion.saw([arrival(batch="CD_1"), arrival("1.3", "CD_2")], 0.0)
+
+    def waits(_: Key, origin: Origin) -> bool:
+        return origin == ("CT1", "CD_1")
+
+    rest = completion.rest(is_waiting=waits)
+    assert {each.key for each in rest} == {StudyKey("1.3"), BatchKey("CT1", "CD_2")}
+    assert completion.rest(is_waiting=waits) == []
+    assert {each.key for each in completion.rest(is_waiting=nobody)} == {
+        StudyKey("1.2"),
+        BatchKey("CT1", "CD_1"),
+    }
+    assert completion.next_due() is None
