@@ -20,7 +20,6 @@ from ingester.check.former import IDENTITY, FormerIndex, identity
 from ingester.check.notes import Notes
 from ingester.index.additions import quoted
 from ingester.index.counts import COUNTED, recount
-from ingester.index.current import IssuerOf, make_current, no_issuer
 from ingester.index.rows import RECORD_ERRORS
 from ingester.index.writer import Writer
 
@@ -43,20 +42,16 @@ class Carried:
     gone_derivatives: int = 0
 
 
-def carry_over(
-    former: FormerIndex, writer: Writer, notes: Notes, issuer_of: IssuerOf = no_issuer
-) -> Carried:
-    """Put everything else of the old index into the new one; returns how much.
-
-    *issuer_of* tells what the files of a source leave out.
-    """
+def carry_over(former: FormerIndex, writer: Writer, notes: Notes) -> Carried:
+    """Put everything else of the old index into the new one; returns how much."""
     carried = Carried()
     for table in writer.run_in_transaction(own_tables):
         if table not in FROM_FILES and (
             count := _carry_table(former, writer, notes, table, carried)
         ):
             carried.rows[table] = count
-    _decide_again(former, writer, issuer_of)
+    if not former.is_whole:
+        writer.run_in_transaction(_let_one_be_current)
     _settle_again(former, writer)
     writer.run_in_transaction(partial(_number_patients, notes))
     # Rows were replaced by their former selves, which triggers do not see.
@@ -156,27 +151,8 @@ def _settle_again(former: FormerIndex, writer: Writer) -> None:
         )
 
 
-def _decide_again(former: FormerIndex, writer: Writer, issuer_of: IssuerOf) -> None:
-    """Let what a person had made current speak for its study again.
-
-    Of whole objects the rows themselves say which is current; where rows are lost, the
-    decisions are taken again, in their order.
-    """
-    told = former.rows("resolutions", ("resolution_id", "decision", "path"))
-    paths = [path for _, decision, path in sorted(told) if decision == "make-current" and path]
-    if not former.is_whole:
-        writer.run_in_transaction(partial(_make_current, paths))
-    if paths:
-        writer.fill_anew(paths, issuer_of)
-
-
-def _make_current(paths: list[str], connection: sqlite3.Connection) -> None:
-    for path in paths:
-        row = connection.execute(
-            "SELECT instance_id FROM instances WHERE path = ?", (path,)
-        ).fetchone()
-        if row is not None:
-            make_current(connection, row[0])
+def _let_one_be_current(connection: sqlite3.Connection) -> None:
+    """Let the first version be current where rows, and with them a decision, are lost."""
     connection.execute(
         "UPDATE OR IGNORE instances SET version = 'current' WHERE path NOT LIKE '%~%'"
         " AND version <> 'current' AND NOT EXISTS (SELECT 1 FROM instances AS c"

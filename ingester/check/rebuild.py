@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 from ingester.check import swap
@@ -33,6 +32,7 @@ from ingester.check.former import FormerIndex
 from ingester.check.notes import Known, Notes
 from ingester.check.objects import Defaults, Found, ObjectReader, Pool, home_of, no_defaults
 from ingester.check.repair import as_conflict, take_in
+from ingester.check.replay import Replay
 from ingester.check.tree import FileKind, all_files
 from ingester.check.verify import our_names
 from ingester.check.versions import tell_variants
@@ -124,9 +124,10 @@ def rebuild(
             Writer.open(new, columns=[*former.promoted_keywords(), *columns], mode=mode)
         ) as writer:
             reader = ObjectReader(archive_root, defaults, limits or Limits(), pool)
-            filling = _Filling(writer, reader, notes, progress)
+            replay = Replay.of(former, writer, lambda source: defaults(source)[1])
+            filling = _Filling(writer, reader, notes, replay, progress)
             filling.fill()
-            carried = carry_over(former, writer, notes, lambda source: defaults(source)[1])
+            carried = carry_over(former, writer, notes)
             findings += filling.findings
             findings += [
                 Finding(FindingKind.MISSING_OBJECT, path, _GONE) for path in notes.missing()
@@ -180,6 +181,7 @@ class _Filling:
     writer: Writer
     reader: ObjectReader
     notes: Notes
+    replay: Replay
     progress: Progress | None
     done: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -199,6 +201,7 @@ class _Filling:
             del self._misplaced[path]
         self.findings += self._misplaced.values()
         tell_variants(self.writer, self.reader, self._versions)
+        self.replay.rest()
 
     def _take_in(
         self, paths: Iterable[str], remember: Callable[[Found], Found | None]
@@ -207,8 +210,7 @@ class _Filling:
         copies: list[str] = []
         read = self.reader.read(paths)
         total = self.notes.objects
-        while batch := list(islice(read, _BATCH)):
-            found = [each for each in map(remember, batch) if each is not None]
+        for found in self._batches(each for each in map(remember, read) if each is not None):
             refused = take_in(self.writer, found, announce=False)
             self.findings += refused
             for each in refused:
@@ -220,6 +222,21 @@ class _Filling:
             if self.progress is not None:
                 self.progress(self.done, total, "")
         return copies
+
+    def _batches(self, found: Iterator[Found]) -> Iterator[list[Found]]:
+        """Yield objects together, but not across a decision, which is taken between them."""
+        batch: list[Found] = []
+        for each in found:
+            instance_id = each.record.instance_id if each.record is not None else None
+            is_due = self.replay.is_due(instance_id)
+            if batch and (is_due or len(batch) == _BATCH):
+                yield batch
+                batch = []
+            if is_due and instance_id is not None:
+                self.replay.until(instance_id)
+            batch.append(each)
+        if batch:
+            yield batch
 
     def _remembered(self, found: Found) -> Found | None:
         """Return an object as the old index knew it; None puts it off."""
@@ -277,7 +294,7 @@ class _Filling:
         stored = replace(
             stored,
             archived_at=known.archived_at or stored.archived_at,
-            version=Version(known.version) if known.version else _version(outcome),
+            version=self._version_before(stored.path, known, outcome),
         )
         if known.version is None and known.outcome is None and "~" in stored.path:
             self._versions.append(stored.path)
@@ -289,6 +306,12 @@ class _Filling:
             outcome=outcome,
             stored=stored,
         )
+
+    def _version_before(self, path: str, known: Known, outcome: Outcome) -> Version:
+        """Return which version an object was: of decided ones, before anybody decided."""
+        if known.version and not (known.outcome is not None and self.replay.is_about(path)):
+            return Version(known.version)
+        return _version(outcome)
 
 
 def _outcome(known: Known, by_name: Outcome) -> Outcome:

@@ -4,8 +4,7 @@ A person may make another version current.  The two then exchange places: the ne
 stands where the old one stood in the order of arrival, and patient, study and series
 are filled anew in that order, by the same `Hierarchy` that fills them when files
 arrive.  So a study shows the corrected name once its corrected version is current, and
-the result depends only on which versions are current: a rebuild that takes the
-decisions over from the old index comes to the same rows.
+a rebuild that takes the same decisions between the same objects comes to the same rows.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class _Deciding:
         path = current.make_current(self.connection, arrival.instance_id)
         is_undecided = arrival.outcome == "conflict" and arrival.resolved_at is None
         if version == "current" and not is_undecided:
-            return False, path
+            return False, None
         self.made_current.append(arrival.instance_id)
         self._settle(arrival)
         return True, path
@@ -299,7 +299,8 @@ class _Deciding:
         made = self.decision
         self.connection.execute(
             "INSERT INTO resolutions (at, decided_by, decision, arrival_id, study_instance_uid,"
-            " path, note) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            " path, note, last_instance_id) VALUES (?, ?, ?, ?, ?, ?, ?,"
+            " (SELECT max(instance_id) FROM instances))",
             (made.at, made.by, wish, arrival_id, study_instance_uid, path, made.note),
         )
 

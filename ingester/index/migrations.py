@@ -93,6 +93,11 @@ def _compare_patients_across_studies(connection: sqlite3.Connection) -> None:
     compare_all(connection)
 
 
+def _place_decisions_among_objects(connection: sqlite3.Connection) -> None:
+    """Remember behind which object each decision was taken, for a rebuild to take it there."""
+    connection.execute("ALTER TABLE resolutions ADD COLUMN last_instance_id INTEGER")
+
+
 #: Index 0 leads to `user_version` 1, and so on.
 MIGRATIONS: tuple[Migration, ...] = (
     _make_first_schema,
@@ -101,6 +106,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _count_as_rows_come,
     _compare_patients_across_studies,
     _count_derivatives,
+    _place_decisions_among_objects,
 )
 
 

@@ -218,10 +218,13 @@ class Writer:
             )
         )
 
-    def fill_anew(self, paths: Sequence[str], issuer_of: IssuerOf = no_issuer) -> None:
-        """Let what a person made current, in this order, speak for the rows above it."""
+    def make_current(self, paths: Sequence[str], issuer_of: IssuerOf = no_issuer) -> None:
+        """Let the versions at these paths be current again, as a person had decided.
 
-        def fill(connection: sqlite3.Connection) -> None:
+        What is not there (any more) is left out.
+        """
+
+        def make(connection: sqlite3.Connection) -> None:
             found = [
                 connection.execute(
                     "SELECT instance_id FROM instances WHERE path = ?", (path,)
@@ -229,9 +232,12 @@ class Writer:
                 for path in paths
             ]
             made = [row[0] for row in found if row is not None]
-            current.fill_anew(connection, self._rows_above(), made, issuer_of)
+            for instance_id in made:
+                current.make_current(connection, instance_id)
+            if made:
+                current.fill_anew(connection, self._rows_above(), made, issuer_of)
 
-        self.run_in_transaction(fill)
+        self.run_in_transaction(make)
 
     def attempts(self, arrival_id: str) -> int:
         """Return how often a claim was tried alone and not survived."""
