@@ -31,8 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "receipt:receipt",
         "Say what became of every file of a batch, and what is missing.",
     ),
-    "find": ("ask:find", "Find studies by name, ID, accession, description, date, modality."),
-    "show": ("ask:show", "Show a study, a series or an instance."),
+    "find": ("find:find", "Find studies by name, ID, accession, description, date, modality."),
+    "show": ("show:show", "Show a study, a series or an instance."),
     "sql": ("sql:sql", "Ask the index with read-only SQL."),
     "quarantine": ("quarantine:quarantine", "List the files that could not be archived."),
     "retry": ("quarantine:retry", "Send quarantined files back."),
@@ -46,6 +46,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 COULD_NOT_RUN = 2
+
+#: What Ctrl-C means for a command that changes something.
+_INTERRUPTED = {
+    **dict.fromkeys(
+        ("run", "import", "derive", "demo"),
+        "interrupted; what was claimed is finished by the next run",
+    ),
+    "rebuild": "interrupted; the old index is as it was",
+}
 
 
 class Commands(click.Group):
@@ -99,7 +108,7 @@ class Commands(click.Group):
             _complain(str(error))
             ctx.exit(getattr(ctx, "refused_exit", COULD_NOT_RUN))
         except KeyboardInterrupt:
-            _complain("interrupted; what was claimed is finished by the next run")
+            _complain(_INTERRUPTED.get(ctx.invoked_subcommand or "", "interrupted"))
             ctx.exit(130)
         except BrokenPipeError:
             raise
@@ -117,7 +126,9 @@ def _complain(sentence: str) -> None:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start here: ingester run, then ingester demo. Each command has its own --help.",
+    epilog="Start here: ingester run, then ingester demo. Each command has its own --help. "
+    "To complete commands with Tab, in bash: "
+    'eval "$(_INGESTER_COMPLETE=bash_source ingester)" (zsh, fish: docs/commands.md).',
 )
 @click.option(
     "--config",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ingester.cli import follow, screen, summary
+from ingester.cli import completing, follow, screen, summary
 from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.progress import Progress
 from ingester.cli.reading import open_index
@@ -39,7 +39,12 @@ _MOST_NAMED = 20
     required=True,
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option("--source", metavar="NAME", help="The source; else [spool] default_source.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    shell_complete=completing.sources,
+    help="The source; else [spool] default_source.",
+)
 @click.option("--batch", metavar="NAME", help="The batch; else a folder's own name.")
 @click.option("--move", is_flag=True, help="Take each original away once its outcome is durable.")
 @as_json

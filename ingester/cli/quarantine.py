@@ -6,7 +6,7 @@ from collections import Counter
 
 import click
 
-from ingester.cli import screen
+from ingester.cli import completing, screen
 from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.reading import open_index
 from ingester.cli.site import Site
@@ -74,7 +74,7 @@ def _listed(site: Site, *, with_foreign: bool) -> list[Row]:
         "ingester retry --all",
     )
 )
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=completing.quarantined)
 @click.option("--all", "everything", is_flag=True, help="Send back all that is quarantined.")
 @click.option(
     "--reason",

@@ -1,14 +1,22 @@
-"""Reading the index for commands; a damaged one is answered with the remedy."""
+"""Reading the index for commands; a damaged one is answered with the remedy.
+
+A question may take long, and SQLite answers without coming back to Python.  So it is
+told to come back now and then, which is when Python hears of Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ingester.config import Settings
-from ingester.errors import Fatal
+from ingester.errors import Fatal, Retry
 from ingester.index.connection import Corrupt
 from ingester.index.readers import Reader
+
+#: So many steps of SQLite's machine take some milliseconds.
+_STEPS = 200_000
 
 
 @contextmanager
@@ -18,10 +26,26 @@ def open_index(settings: Settings) -> Iterator[Reader]:
     Raises
     ------
     Fatal
-        there is no index yet, or it is damaged.
+        there is no index yet, it is of another schema, or it is damaged.
+    KeyboardInterrupt
+        somebody pressed Ctrl-C during a question.
     """
     try:
         with Reader.open(settings.index.path) as reader:
+            reader.connection.set_progress_handler(_come_back, _STEPS)
             yield reader
     except Corrupt as error:
         raise Fatal(f"{error} Stop the service and run `ingester rebuild`.") from error
+    except (Retry, sqlite3.OperationalError) as error:
+        if _is_interrupted(error) or _is_interrupted(error.__cause__):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _come_back() -> int:
+    """Let Python see to signals; goes on where there is none."""
+    return 0
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_INTERRUPT

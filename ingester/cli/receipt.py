@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from ingester.cli import screen
+from ingester.cli import completing, screen
 from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.reading import open_index
+from ingester.cli.sheets import print_csv
 from ingester.cli.site import Site
-from ingester.cli.sql import print_csv
 from ingester.errors import Fatal
 from ingester.index.readers import Reader, Row
 from ingester.receipt import (
@@ -46,14 +46,19 @@ _COLUMNS = (
         "sha256sum -r * > ~/list && ingester receipt march --source CT1 --expect ~/list --csv",
     )
 )
-@click.argument("batch")
+@click.argument("batch", shell_complete=completing.batches)
 @click.option(
     "--expect",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What was expected: a DICOMDIR, the output of sha256sum, or one SOP Instance UID a line.",
 )
-@click.option("--source", metavar="NAME", help="Whose batch, where several have one of this name.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    shell_complete=completing.sources,
+    help="Whose batch, where several have one of this name.",
+)
 @click.option("--all", "everything", is_flag=True, help="Show every file, not only what is amiss.")
 @click.option("--csv", "as_csv", is_flag=True, help="Every file as CSV, safe in a spreadsheet.")
 @as_json

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from ingester.cli import screen
+from ingester.cli import completing, screen
 from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.reading import open_index
 from ingester.cli.site import Site
@@ -27,9 +27,12 @@ _MOST_SAID = 20
         "ingester resolve --study 1.2.840.113619.2.55.3 --make-current --note 'name corrected'",
     )
 )
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=completing.undecided)
 @click.option(
-    "--study", metavar="UID", help="All undecided conflicts and contradictions of a study."
+    "--study",
+    metavar="UID",
+    shell_complete=completing.undecided_studies,
+    help="All undecided conflicts and contradictions of a study.",
 )
 @click.option("--discard", is_flag=True, help="Remove quarantined files for good.")
 @click.option("--make-current", is_flag=True, help="Let the other version be the current one.")

@@ -7,6 +7,7 @@ would obey: everything that is not ours goes through `printable`.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,17 @@ def answer(text: str = "") -> None:
 def say(text: str = "") -> None:
     """Print a line about what happens, on standard error."""
     click.echo(text, err=True)
+
+
+def paragraph(text: str) -> None:
+    """Print a long line of the answer, folded by words on a terminal."""
+    from ingester.cli.tables import wrapped  # rich takes its time
+
+    width, shown = width_of(), printable(text)
+    first, *rest = wrapped(shown, max(20, width - 4)) if width is not None else [shown]
+    answer(first)
+    for line in rest:
+        answer(f"    {line}")
 
 
 def answer_json(document: Any) -> None:
@@ -87,6 +99,12 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
+def width_of(*, to_stderr: bool = False) -> int | None:
+    """Return how many columns the terminal has; None where it is none."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 def table(
     headings: Sequence[str],
     rows: Iterable[Sequence[Cell]],
@@ -94,26 +112,28 @@ def table(
     title: str | None = None,
     to_stderr: bool = False,
 ) -> None:
-    """Print a table; on a terminal as wide as it is, else as wide as needed."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table; on a terminal it is folded to its width, else it is as wide as needed."""
+    from ingester.cli.tables import fitted  # rich takes its time
 
-    stream = sys.stderr if to_stderr else sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 4000)
-    drawn = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     kept = [tuple(row) for row in rows]
-    for position, heading in enumerate(headings):
-        cells = [row[position] for row in kept]
-        are_numbers = any(isinstance(cell, (int, float)) for cell in cells) and all(
-            cell is None or isinstance(cell, (int, float)) for cell in cells
-        )
-        drawn.add_column(
-            Text(printable(heading)),
-            justify="right" if are_numbers else "left",
-            overflow="fold",
-        )
-    for row in kept:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(drawn)
+    lines = fitted(
+        [printable(heading) for heading in headings],
+        [[printable(cell) for cell in row] for row in kept],
+        numbers=numbers_in(kept, len(headings)),
+        width=width_of(to_stderr=to_stderr),
+    )
+    if title is not None:
+        lines = ["", title, *lines]
+    for line in lines:
+        click.echo(line, err=to_stderr)
+
+
+def numbers_in(rows: Sequence[Sequence[Cell]], columns: int) -> list[int]:
+    """Return which columns hold numbers only."""
+    found = []
+    for position in range(columns):
+        cells = [row[position] for row in rows]
+        told = [cell for cell in cells if cell is not None]
+        if told and all(isinstance(cell, (int, float)) for cell in told):
+            found.append(position)
+    return found

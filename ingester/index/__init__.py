@@ -10,7 +10,16 @@ from ingester.index.readers import Reader, Shown
 from ingester.index.rows import Event, NotRecorded
 from ingester.index.writer import Writer
 
+#: Tables that are ours: what they hold may change at any time (docs/index.md has the rest).
+NOT_PROMISED = frozenset(
+    {
+        "contradictions", "resolutions", "claim_attempts", "promoted_columns",
+        "series_folders", "arrival_counts", "derivative_counts",
+    }
+)  # fmt: skip
+
 __all__ = [
+    "NOT_PROMISED",
     "Corrupt",
     "Event",
     "NotRecorded",

@@ -126,10 +126,7 @@ def migrate(
     """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
-        raise Fatal(
-            f"{path} was written by a newer ingester (schema {version}; this one knows "
-            f"{len(migrations)}). Install that version, or rebuild the index."
-        )
+        raise _newer(path, version, len(migrations))
     if keep and 0 < version < len(migrations):
         keep_copy(connection, path.with_name(f"{path.name}.v{version}"))
     # Inside a transaction this pragma would change nothing.
@@ -149,6 +146,32 @@ def is_current(connection: sqlite3.Connection) -> bool:
     """Return whether this index has the newest schema: a reader does not change it."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version == len(MIGRATIONS)
+
+
+def refuse_other_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse to read an index whose tables are not those that this program knows.
+
+    Raises
+    ------
+    Fatal
+        It is older and can be brought up to date, or newer and cannot.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise _newer(path, version, len(MIGRATIONS))
+    if version < len(MIGRATIONS):
+        raise Fatal(
+            f"{path} was written by an older ingester (schema {version}; this one knows "
+            f"{len(MIGRATIONS)}). Restart the service, or `ingester run --once`: it brings the "
+            "index up to date; a backup's: `ingester rebuild`."
+        )
+
+
+def _newer(path: Path, version: int, known: int) -> Fatal:
+    return Fatal(
+        f"{path} was written by a newer ingester (schema {version}; this one knows {known}). "
+        "Install that version, or rebuild the index."
+    )
 
 
 @contextmanager

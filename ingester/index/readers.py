@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from ingester.errors import Fatal
-from ingester.index.connection import connect_reader, translated
+from ingester.index.connection import connect_reader, is_missing, translated
+from ingester.index.migrations import refuse_other_schema
 from ingester.index.names import folded
 from ingester.index.search import matching
 from ingester.index.words import explained
@@ -73,14 +74,19 @@ class Reader:
         Raises
         ------
         Fatal
-            There is no index.
+            There is no index, or one of another schema than ours.
         Corrupt
             There is one, and it is damaged.
         """
-        if not path.exists():
+        if is_missing(path):
             raise Fatal(f"There is no index at {path} yet: `ingester run` makes it.")
         with translated(path):
             connection = connect_reader(path, is_still=is_still)
+            try:
+                refuse_other_schema(connection, path)
+            except BaseException:
+                connection.close()
+                raise
             connection.create_function("folded", 1, folded, deterministic=True)
             connection.set_authorizer(authorise_reading)
         return cls(path, connection)
@@ -145,16 +151,18 @@ class Reader:
         with translated(self.path):
             return [_parsed(row) for row in self.connection.execute(sql, values)]
 
-    def query(self, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    def query(
+        self, sql: str, values: Mapping[str, Any] = MappingProxyType({})
+    ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Run anybody's SQL; returns the columns' names, and the rows as they come.
 
         Raises
         ------
         Fatal
-            The statement is wrong, or would do more than read.
+            The statement is wrong, or would do more than read; SQLite's error is the cause.
         """
         try:
-            cursor = self.connection.execute(sql)
+            cursor = self.connection.execute(sql, dict(values))
         except (sqlite3.OperationalError, sqlite3.ProgrammingError, sqlite3.Warning) as error:
             raise Fatal(f"SQL: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ingester.cli import screen, summary
-from ingester.cli.sql import defused
+from ingester.cli.sheets import defused
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:
