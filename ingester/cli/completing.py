@@ -6,6 +6,7 @@ goes wrong, nothing is offered.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,8 +20,8 @@ from ingester.errors import IngesterError
 _MOST = 50
 _PATIENCE_MS = 200
 
-#: Given what is typed so far, the values that begin so, each with a word about it.
-_Query = tuple[str, str]
+#: What a shell would take for more than a part of a word; such a value has to be quoted.
+_MEANT_FOR_THE_SHELL = re.compile(r"[\s|&;()<>$`\\\"'*?\[\]#~!{}]")
 
 
 def _completing(sql: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -50,7 +51,7 @@ def _found(ctx: click.Context, sql: str, typed: str) -> Iterator[CompletionItem]
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         rows = connection.execute(f"{sql} LIMIT {_MOST}", (typed, f"{typed}\U0010ffff"))
         for value, about in rows:
-            if value.isprintable():
+            if value.isprintable() and not _MEANT_FOR_THE_SHELL.search(value):
                 yield CompletionItem(value, help=about)
 
 
@@ -66,10 +67,10 @@ studies = _completing(
 )
 #: Studies about which something is undecided.
 undecided_studies = _completing(
-    "SELECT DISTINCT i.study_instance_uid, p.kind FROM problems AS p"
+    "SELECT i.study_instance_uid, group_concat(DISTINCT p.kind) FROM problems AS p"
     " JOIN instances AS i ON i.instance_id = p.instance_id"
     " WHERE p.kind <> 'derivative' AND i.study_instance_uid >= ?1 AND i.study_instance_uid < ?2"
-    " ORDER BY i.study_instance_uid"
+    " GROUP BY i.study_instance_uid ORDER BY i.study_instance_uid"
 )
 #: Arrivals that lie in quarantine.
 quarantined = _completing(

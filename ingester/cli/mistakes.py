@@ -44,6 +44,8 @@ def explained(error: BaseException, query: str, index: Reader) -> Iterator[str]:
             "SQL: commands that begin with a dot are those of sqlite3's own program: "
             f"sqlite3 -readonly {index.path}"
         )
+    elif isinstance(error, UnicodeError):
+        yield "SQL: the query is not UTF-8"
     elif "one statement at a time" in words:
         yield "SQL: one statement at a time, please."
     elif (

@@ -37,7 +37,7 @@ def print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def _echo(text: str, *, is_terminal: bool) -> None:
     if is_terminal:  # a file keeps every character; a terminal would obey some of them
         text = "\n".join(screen.printable(line) for line in text.split("\n"))
-    click.echo(text, nl=False)
+    click.echo(text, nl=False, color=True)  # which means: as it is
 
 
 def defused(value: Any) -> Any:

@@ -112,7 +112,7 @@ def _read_query() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError:
-        raise Fatal("the query on standard input is not UTF-8") from None
+        raise Fatal("SQL: the query is not UTF-8") from None
 
 
 def _is_empty(text: str) -> bool:

@@ -13,23 +13,7 @@ from click.testing import CliRunner, Result
 
 from ingester.cli import main, summary
 from tests.factory import drop, encoded, instance, uid
-
-
-class Home:
-    """A site and the commands asked of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        answer = CliRunner().invoke(main, ["init", str(root)])
-        assert answer.exit_code == 0, answer.output
-        self.config = root / "ingest.toml"
-
-    def run(self, *arguments: str | Path) -> Result:
-        words = ["--config", str(self.config), *map(str, arguments)]
-        return CliRunner().invoke(main, words, prog_name="ingester", catch_exceptions=False)
-
-    def json(self, *arguments: str | Path) -> Any:
-        return json.loads(self.run(*arguments, "--json").stdout)
+from tests.unit.cli.home import Home
 
 
 @pytest.fixture(scope="module")
