@@ -88,7 +88,8 @@ def shortened(text: str, width: int) -> str:
     """Return a text of at most *width* columns; what is cut off shows as "…"."""
     if cell_len(text) <= width:
         return text
-    return _cut(text, width - 1)[0] + "…"
+    first = _cut(text, width - 1)[0]
+    return f"{first if cell_len(first) < width else ''}…"
 
 
 def _cut(word: str, width: int) -> list[str]:
