@@ -15,7 +15,7 @@ from ingester.cli.options import as_json, example, pass_site
 from ingester.cli.progress import Progress
 from ingester.cli.site import Site
 from ingester.model import SystemClock
-from ingester.service import rooms
+from ingester.service import rooms, snapshots
 
 _FOUND = 1
 _MOST_SHOWN = 50
@@ -53,6 +53,7 @@ def rebuild(site: Site, as_json: bool) -> None:
             limits=rooms.ingest_settings(settings, is_impatient=True).limits,
             columns=settings.index.columns,
         )
+        snapshots.refresh(settings, SystemClock(), at_any_size=True)
     if as_json:
         screen.answer_json(_document(made))
     else:

@@ -19,7 +19,7 @@ from ingester.config import Settings
 from ingester.control import Document, Refused, ask
 from ingester.errors import Fatal
 from ingester.model import Clock, SystemClock, type_json
-from ingester.service import answers, index, rooms, status
+from ingester.service import answers, index, rooms, snapshots, status
 from ingester.service.index import Progress
 from ingester.service.intake import Stopped
 from ingester.service.loop import Service
@@ -179,9 +179,11 @@ def perform(
         rooms.make_folders(settings, spool, archive)
         writer = index.open_index(settings, archive, clock)
         try:
-            return answer(answers.OpenSite(spool, archive, writer, clock, settings), arguments)
+            document = answer(answers.OpenSite(spool, archive, writer, clock, settings), arguments)
         finally:
             writer.close()
+        snapshots.refresh(settings, clock)
+        return document
 
 
 def read_status(settings: Settings, *, clock: Clock | None = None) -> Document:

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ingester import durable
 from ingester.archive import Archive
 from ingester.config import Settings
 from ingester.index.columns import no_progress
 from ingester.index.connection import Corrupt, connect_reader, is_missing
-from ingester.index.migrations import keep_copy
 from ingester.index.writer import Writer
 from ingester.model import Clock
-from ingester.observe import described
 from ingester.service import rooms
 
 log = logging.getLogger(__name__)
 
 _FILE_MODE = 0o640
-#: An index of this size is copied within about a second.
-_QUICK_BYTES = 128 << 20
 #: A log of this length is worth telling people.
 _LONG_LOG_BYTES = 1 << 30
 #: Told (done, total or None where nobody knows, note).
@@ -100,63 +94,6 @@ def _quick_check(path: Path) -> None:
         connection.close()
     if found != "ok":
         raise Corrupt(f"The index {path} is damaged ({found}).")
-
-
-class Snapshots:
-    """Copies of the index for shares and notebooks: ordinary databases, not WAL.
-
-    Each is made in a thread with a connection of its own, so that reading a large
-    index holds up nobody.
-    """
-
-    def __init__(self, index: Path, target: Path) -> None:
-        self._index = index
-        self._target = target
-        self._thread: threading.Thread | None = None
-        self._is_stale = False
-
-    def note_change(self) -> None:
-        """Note that the index has changed since the last copy."""
-        self._is_stale = True
-
-    def take(self) -> None:
-        """Begin a copy, unless one is being made or nothing has changed."""
-        is_running = self._thread is not None and self._thread.is_alive()
-        if is_running or not (self._is_stale or not self._target.exists()):
-            return
-        self._is_stale = False
-        self._thread = threading.Thread(target=self._take, name="snapshot")
-        self._thread.start()
-
-    def take_first(self) -> None:
-        """Begin a copy where there is none yet."""
-        if not self._target.exists():
-            self.take()
-
-    def take_last(self) -> None:
-        """Make a copy before the end, of an index that takes no time to copy."""
-        if self._is_stale and self._index.stat().st_size <= _QUICK_BYTES:
-            self.take()
-        self.join()
-
-    def join(self) -> None:
-        """Wait for a copy that is being made."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _take(self) -> None:
-        try:
-            connection = sqlite3.connect(
-                f"{self._index.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0
-            )
-            try:
-                keep_copy(connection, self._target, _FILE_MODE)
-            finally:
-                connection.close()
-        except (OSError, sqlite3.Error) as error:
-            log.warning("the snapshot of the index could not be made: %s", described(error))
-            durable.unlink(self._target.with_name(f"{self._target.name}.part"))
-            self._is_stale = True
 
 
 def _rebuild(settings: Settings, clock: Clock, progress: Progress | None) -> None:

@@ -32,10 +32,11 @@ from ingester.observe import described
 from ingester.service import answers, rooms, status
 from ingester.service.announce import Announcer
 from ingester.service.disks import Disks
-from ingester.service.index import Progress, Snapshots, held_log
+from ingester.service.index import Progress, held_log
 from ingester.service.intake import Intake, Stopped
 from ingester.service.notify import notify, watchdog_seconds
 from ingester.service.receiving import Receivers
+from ingester.service.snapshots import Snapshots
 from ingester.service.timers import Timers
 from ingester.service.waiting import lies_in_spool
 from ingester.spool import Spool
@@ -103,7 +104,7 @@ class Service:
         self._timers = Timers(clock)
         self._disks = Disks(settings)
         self._control: Control | None = None
-        self._snapshots = Snapshots(settings.index.path, archive.root / "index-snapshot.db")
+        self._snapshots = Snapshots.of(settings, clock)
         self.receivers = Receivers(settings, spool, self._receiver_changed, self.wake.set)
         self.intake = Intake(
             settings,
@@ -147,6 +148,7 @@ class Service:
         if self.started_at.year < _FIRST_SANE_YEAR:
             log.warning("the clock says %s; is it set?", self.started_at.date())
         rooms.make_folders(self.settings, self.spool, self.archive)
+        self._snapshots.tidy()
         self._control = Control(
             self.archive.root,
             on_request=self.wake.set,
@@ -242,7 +244,6 @@ class Service:
         self.wake.set()
 
     def _recorded(self, records: Sequence[ArrivalRecord]) -> None:
-        self._snapshots.note_change()
         self._announcer.saw(records)
 
     def _rescan(self) -> None:
@@ -269,8 +270,7 @@ class Service:
             writer.checkpoint(idle=True)
         except Retry as error:
             log.warning("the index's log cannot be emptied now: %s", error)
-        if self.settings.index.snapshot is not None:
-            self._snapshots.take_first()
+        self._snapshots.take_first()
 
     def _announce(self, *, is_last: bool = False) -> None:
         try:
@@ -375,7 +375,6 @@ class Service:
             request.arguments,
         )
         self._look_soon()
-        self._snapshots.note_change()
         if self.intake.deriving is not None:
             self.intake.deriving.look_again()
         return document
@@ -423,8 +422,8 @@ class Service:
         is_done = self._is_once and not self.is_stopping
         self._announce(is_last=is_done)
         self._tidy()
-        if self.settings.index.snapshot is not None and self.intake.writer is not None:
-            self._snapshots.take_last()
+        self._settle_when_idle()
+        self._take_last_snapshot(end)
         self._see_hooks_off(None if is_done else end)
 
     def _see_hooks_off(self, end: float | None) -> None:
@@ -439,6 +438,22 @@ class Service:
             if self._hooks.is_busy:
                 self.wake.wait(max(0.0, due - now))
 
+    def _take_last_snapshot(self, end: float) -> None:
+        """Leave a copy of the index as it is now, if there is time for it until *end*.
+
+        `run --once` has the time to copy a large index too, once its copy is old.
+        """
+        if self.intake.writer is None:
+            return
+        self._snapshots.take_if_quick()
+        if self._is_once and not self.is_stopping:
+            self._snapshots.take_if_old()
+            self._snapshots.finish(None, lambda: self.is_stopping)
+        elif self._snapshots.is_quick:
+            self._snapshots.finish(max(0.0, end - self.clock.monotonic() - 3.0))
+        else:
+            self._snapshots.finish(0.0)  # it would hardly be ready in time
+
     def close(self) -> None:
         """Give everything back; also after an error, and at once."""
         if self._control is not None:
@@ -450,5 +465,5 @@ class Service:
             self.watcher = None
         self._hooks.close()
         self.intake.close()
-        self._snapshots.join()
+        self._snapshots.finish(0.0)
         self.wake.close()
