@@ -20,8 +20,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 Observer = Callable[[str, str], None]
@@ -147,6 +148,19 @@ def flush_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def deepest_first(folders: Iterable[Path]) -> Iterator[list[Path]]:
+    """Yield folders to flush, those of one depth together, the deepest first.
+
+    A folder's own name is durable when its parent is flushed, so its contents come first.
+    """
+
+    def height(folder: Path) -> int:
+        return -len(folder.parts)
+
+    for _, level in groupby(sorted(folders, key=height), key=height):
+        yield list(level)
 
 
 def flush_file(descriptor: int, path: Path) -> None:

@@ -19,7 +19,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from ingester import durable
@@ -186,9 +185,8 @@ class Handover:
         changed: set[Path] = set()
         for copy, target in self._group:
             changed.update(self._put(copy, target))
-        # The deepest first: a folder's own name is durable when its parent is flushed.
         # Neighbours together: a journal takes many flushes for the price of few.
-        for _, level in groupby(sorted(changed, key=_height), key=_height):
+        for level in durable.deepest_first(changed):
             list(self._flushers.map(_flush_folder, level))
         self._group.clear()
         self._group_bytes = 0
@@ -217,10 +215,6 @@ def _flush(path: Path) -> None:
         durable.flush_file(descriptor, path)
     finally:
         os.close(descriptor)
-
-
-def _height(folder: Path) -> int:
-    return -len(folder.parts)
 
 
 def _flush_folder(folder: Path) -> None:

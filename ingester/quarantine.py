@@ -29,9 +29,8 @@ from pathlib import Path
 from ingester import durable
 from ingester.archive import remove_tree
 from ingester.claims import CLAIMED, REASON, folder_of, only_file_below
-from ingester.errors import Retry
 from ingester.model import ArrivalRecord, Claim, Reason, Refusal
-from ingester.spool import Spool, handed_over, shown
+from ingester.spool import Spool, shown
 
 _logger = logging.getLogger(__name__)
 
@@ -347,44 +346,6 @@ def file_in(folder: Path) -> Path | None:
         if name != REASON and not name.startswith(f".{REASON}"):
             return folder / name
     return None
-
-
-def send_back(spool: Spool, arrival_id: str, new_arrival_id: str) -> str:
-    """Put a quarantined file back into the spool as a new arrival.
-
-    Returns the new arrival's id: the given one, or the one of an earlier attempt that
-    a crash interrupted.  The caller then writes it to the old row (`retried_as`) and
-    calls `forget_sent_back`.
-
-    Raises
-    ------
-    Retry : where there is no such file in quarantine
-    """
-    folder = spool.quarantine_folder / arrival_id
-    told = Quarantined.read(folder)
-    if told is None:
-        raise Retry(f"there is no quarantined file {arrival_id}")
-    if told.retried_as is None:
-        path = file_in(folder)
-        if path is None:
-            raise Retry(f"{arrival_id} has a reason but no file: there is nothing to send back")
-        told = replace(told, retried_as=new_arrival_id)
-        durable.replace_file(folder / REASON, told.as_json(), _FILE_MODE)
-    new_id = told.retried_as or new_arrival_id
-    path = file_in(folder)
-    if path is not None:
-        back = spool.root / handed_over(told.source, told.batch, new_id, told.original_name)
-        for parent in durable.make_folders(spool.root, back.parent, spool.mode & 0o777):
-            durable.flush_folder(parent)
-        durable.rename(path, back)
-        durable.flush_folder(back.parent)
-        durable.flush_folder(folder)
-    return new_id
-
-
-def forget_sent_back(spool: Spool, arrival_id: str) -> None:
-    """Remove the folder of a file that was sent back: its row names the new arrival."""
-    remove_tree(spool.quarantine_folder / arrival_id)
 
 
 def discard(spool: Spool, arrival_id: str) -> list[str]:

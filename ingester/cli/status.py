@@ -92,8 +92,12 @@ def lines(told: Document) -> list[str]:
     )
     found.append(f"derivatives  {_count(told['pending_derivatives'])} pending")
     problems = told["unresolved_problems"]
-    look = "; see: ingester sql 'SELECT * FROM problems'" if problems else ""
+    look = "; all: ingester sql 'SELECT kind, message FROM problems'" if problems else ""
     found.append(f"problems     {_count(problems)} unresolved{look}")
+    found += [
+        screen.printable(f"             {each['kind']}: {each['message']}")
+        for each in told["latest_problems"]
+    ]
     found += [_receiver_line(receiver) for receiver in told["receivers"]]
     for name, space in told["free_space"].items():
         if space is not None:

@@ -176,19 +176,30 @@ class Reader:
         """Return what needs a person, the oldest first."""
         return self.rows("SELECT * FROM problems ORDER BY at, arrival_id LIMIT ?", (limit,))
 
-    def quarantine(self, *, with_foreign: bool = False) -> list[Row]:
-        """Return the files set aside that wait for a person, each with a `message`."""
+    def quarantine(self, *, with_foreign: bool = False, settled: bool = False) -> list[Row]:
+        """Return the files set aside that wait for a person, each with a `message`.
+
+        *settled* ones are those that a person has accepted instead: they lie there still.
+        """
         outcomes = ("quarantined", "foreign") if with_foreign else ("quarantined",)
+        decided = "IS NOT NULL" if settled else "IS NULL"
         found: list[Row] = []
         for outcome in outcomes:
             found += self.rows(
                 "SELECT arrival_id, source, batch, original_name, arrived_at, finished_at,"
                 " size_bytes, sha256, outcome, reason, detail FROM arrivals"
-                f" WHERE outcome = '{outcome}' AND resolved_at IS NULL AND retried_as IS NULL"
+                f" WHERE outcome = '{outcome}' AND resolved_at {decided} AND retried_as IS NULL"
             )
         for row in found:
             row["message"] = explained(row)
         return sorted(found, key=lambda row: str(row["arrival_id"]))
+
+    def settled_files(self) -> int:
+        """Return how many quarantined files a person has settled where they lie."""
+        return self._number(
+            "SELECT count(*) FROM arrivals WHERE outcome = 'quarantined'"
+            " AND resolved_at IS NOT NULL AND retried_as IS NULL"
+        )
 
     def sources_of_batch(self, batch: str) -> list[str]:
         """Return the sources that have a batch of this name."""

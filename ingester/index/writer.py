@@ -188,10 +188,14 @@ class Writer:
 
     def mark_retried(self, arrival_id: str, retried_as: str, at: str) -> None:
         """Note that a file set aside went back to the spool as another arrival."""
+        self.mark_all_retried([(arrival_id, retried_as)], at)
+
+    def mark_all_retried(self, pairs: Sequence[tuple[str, str]], at: str) -> None:
+        """Note that files set aside went back to the spool: (old arrival, new arrival)."""
         self.run_in_transaction(
-            lambda c: c.execute(
+            lambda c: c.executemany(
                 "UPDATE arrivals SET retried_as = ?, resolved_at = ? WHERE arrival_id = ?",
-                (retried_as, at, arrival_id),
+                [(retried_as, at, arrival_id) for arrival_id, retried_as in pairs],
             )
         )
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from ingester.errors import Retry
 from ingester.index.writer import Writer
-from ingester.model import ArrivalRecord, Clock, moment, new_id
-from ingester.quarantine import (
-    discard,
-    finish_quarantine,
-    forget_sent_back,
-    quarantined,
-    send_back,
-)
+from ingester.ingest.returning import send_back
+from ingester.model import ArrivalRecord, Clock
+from ingester.quarantine import discard, finish_quarantine, quarantined
 from ingester.spool import Spool
 
 
@@ -34,8 +30,8 @@ def finish_half_done(spool: Spool, writer: Writer, clock: Clock) -> Iterator[Arr
             record = told.as_record()
             writer.record([record])
             yield record
-        if told.retried_as is not None:
-            retry(spool, writer, told.arrival_id, clock)
+    begun = [told.arrival_id for _, told in found if told.retried_as is not None]
+    send_back(spool, writer, begun, clock)
 
 
 def retry(spool: Spool, writer: Writer, arrival_id: str, clock: Clock) -> str:
@@ -45,8 +41,7 @@ def retry(spool: Spool, writer: Writer, arrival_id: str, clock: Clock) -> str:
     ------
     Retry : where no such file lies in quarantine
     """
-    now = clock.now()
-    retried_as = send_back(spool, arrival_id, new_id(now))
-    writer.mark_retried(arrival_id, retried_as, moment(now))
-    forget_sent_back(spool, arrival_id)
-    return retried_as
+    done = send_back(spool, writer, [arrival_id], clock)
+    for text, why in done.failed:
+        raise Retry(f"{text}: {why}")
+    return done.retried[0][1]

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from ingester.archive import Archive
 from ingester.config import Settings
 from ingester.control import Document, Refused
-from ingester.errors import Retry
 from ingester.index.decisions import Wish
 from ingester.index.writer import Writer
-from ingester.ingest.recovery import retry as send_back
+from ingester.ingest.returning import send_back
 from ingester.model import Clock, Kind, Reason, moment, type_json
 from ingester.quarantine import discard
 from ingester.service import rooms
@@ -55,15 +54,11 @@ def retry(site: OpenSite, arguments: Document) -> Document:
     if arguments.get("all") or (reason is not None and not ids):
         is_meant = _by_reason(reason)
         ids = [each for each, why in site.writer.set_aside() if is_meant(Reason(why))]
-    retried, failed = [], []
-    for arrival_id in ids:
-        try:
-            new_id = send_back(site.spool, site.writer, arrival_id, site.clock)
-        except Retry as error:
-            failed.append({"arrival_id": arrival_id, "message": str(error)})
-        else:
-            retried.append({"arrival_id": arrival_id, "retried_as": new_id})
-    return {"retried": retried, "failed": failed}
+    done = send_back(site.spool, site.writer, ids, site.clock, meanwhile=site.meanwhile)
+    return {
+        "retried": [{"arrival_id": old, "retried_as": new} for old, new in done.retried],
+        "failed": [{"arrival_id": text, "message": why} for text, why in done.failed],
+    }
 
 
 def _by_reason(reason: object) -> Callable[[Reason], bool]:

@@ -56,6 +56,8 @@ class Rates:
         }
 
 
+#: So many problems are named with the command to use next; `problems` has them all.
+_MOST_NAMED = 3
 _UNKNOWN = ("archived_today", "arrived_today", "instances", "unresolved_problems")
 
 
@@ -144,7 +146,8 @@ def _of_index(settings: Settings, clock: Clock, *, is_there: bool) -> tuple[Docu
             if is_current(connection):
                 return from_index(connection, clock), None
             trouble = "the index was made by another version; `ingester run` brings it up to date"
-    return {**dict.fromkeys(_UNKNOWN), "pending_derivatives": None}, trouble
+    nothing: Document = {"pending_derivatives": None, "latest_problems": []}
+    return {**dict.fromkeys(_UNKNOWN), **nothing}, trouble
 
 
 def _places(settings: Settings) -> dict[str, Path]:
@@ -187,6 +190,13 @@ def from_index(connection: sqlite3.Connection, clock: Clock) -> Document:
         "arrived_today": one("SELECT count(*) FROM arrivals WHERE finished_at >= ?", midnight),
         "instances": instances,
         "unresolved_problems": one("SELECT count(*) FROM problems"),
+        "latest_problems": [
+            {"kind": kind, "message": message, "arrival_id": arrival_id}
+            for kind, message, arrival_id in connection.execute(
+                "SELECT kind, message, arrival_id FROM problems ORDER BY at DESC LIMIT ?",
+                (_MOST_NAMED,),
+            )
+        ],
         "pending_derivatives": sum(
             max(0, instances - one(derivatives, kind)) for kind in ("thumbnail", "video")
         ),

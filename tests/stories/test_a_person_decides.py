@@ -94,6 +94,8 @@ def test_a_quarantined_file_is_settled_where_it_lies_or_removed(command: Command
     assert os.listdir(command.spool / "quarantine") == [ids["CD/cut"]]
     assert command.outcomes() == {"quarantined": 1, "discarded": 2}
     assert command.json("quarantine", "--foreign") == []
+    (settled,) = command.json("quarantine", "--settled")
+    assert settled["arrival_id"] == ids["CD/cut"]
     command.verify()
 
     # Settled is not gone: it may still be sent back by its id, and only by that.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,8 @@ from ingester.quarantine import (
     Quarantined,
     file_in,
     finish_quarantine,
-    forget_sent_back,
     quarantine,
     quarantined,
-    send_back,
 )
 from ingester.spool import Share, Spool, handed_over, shown
 from tests.factory import drop
@@ -211,18 +209,6 @@ def test_quarantine_says_why_and_gives_back(spool: Spool) -> None:
     assert aside is not None
     assert (aside.name, aside.read_bytes()) == ("reason.json.original", b"x")
     assert [each for _, each in quarantined(spool)] == [told]
-    again = new_id(NOW + timedelta(seconds=1))
-    assert send_back(spool, claim.arrival_id, again) == again
-    assert send_back(spool, claim.arrival_id, new_id(NOW)) == again
-    forget_sent_back(spool, claim.arrival_id)
-    assert list(quarantined(spool)) == []
-    (back,) = spool.look()
-    assert (back.source, back.batch, back.original_name, back.arrival_id) == (
-        "CT1",
-        "cd",
-        "cd/reason.json",
-        again,
-    )
 
 
 def test_a_claim_with_a_reason_is_finished_and_never_read_again(spool: Spool) -> None:

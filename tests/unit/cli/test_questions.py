@@ -89,12 +89,19 @@ def test_status_tells_of_problems_with_its_exit_code(home: Home) -> None:
     assert answer.exit_code == 1
     assert "2 archived today" in answer.stdout
     assert home.json("status")["unresolved_problems"] == 1
+    (problem,) = home.json("status")["latest_problems"]
+    assert f"ingester resolve {problem['arrival_id']}" in problem["message"]
+    assert problem["message"] in answer.stdout
 
 
 def test_quarantine_lists_what_lies_there(home: Home) -> None:
     (cut,) = home.json("quarantine")
     assert cut["reason"] == "incomplete"
     assert Path(cut["path"]).name == "cut"
+    listed = home.run("quarantine").stdout
+    for command in ("retry", "resolve"):
+        assert f"--config {home.config} {command} {cut['arrival_id']}" in listed
+    assert home.json("quarantine", "--settled") == []
     reasons = {each["reason"] for each in home.json("quarantine", "--foreign")}
     assert reasons == {"incomplete", "not-dicom"}
     assert home.run("retry").exit_code == 2
