@@ -17,6 +17,7 @@ from ingester.config.values import (
     Allowed,
     Argument,
     CharacterSet,
+    ColumnKeyword,
     Count,
     Duration,
     DurationOrNever,
@@ -107,7 +108,7 @@ class IndexSettings(Section):
     """The SQLite index."""
 
     path: FilePath = setting("archive/index.db", "the index, on a local disk")
-    columns: tuple[str, ...] = setting(
+    columns: tuple[ColumnKeyword, ...] = setting(
         (),
         "DICOM keywords that get a typed, indexed column of their own in `instances`: "
         '["SliceThickness", "KVP"]',

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
+from ingester.errors import Fatal
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 
@@ -148,6 +150,18 @@ def character_set(raw: Any) -> str:
     return raw
 
 
+def column_keyword(raw: Any) -> str:
+    """Check the keyword of an attribute that shall have a column of its own."""
+    from ingester.keywords import column  # needs the dictionary, which nobody else here does
+
+    if not isinstance(raw, str):
+        raise ValueError('write a DICOM keyword, such as "SliceThickness"')
+    try:
+        return column(raw).keyword
+    except Fatal as error:
+        raise ValueError(str(error)) from None
+
+
 def allowed(raw: Any) -> str:
     """Check one entry of `allow`: AE, ADDRESS/BITS, AE@ADDRESS/BITS or tls:SUBJECT.
 
@@ -245,6 +259,7 @@ OptionalSourceName = Annotated[str, BeforeValidator(optional_source)]
 AeTitle = Annotated[str, BeforeValidator(ae_title)]
 OptionalAeTitle = Annotated[str, BeforeValidator(optional_ae_title)]
 CharacterSet = Annotated[str, BeforeValidator(character_set)]
+ColumnKeyword = Annotated[str, BeforeValidator(column_keyword)]
 Allowed = Annotated[str, BeforeValidator(allowed)]
 FilePath = Annotated[Path, BeforeValidator(path)]
 OptionalPath = Annotated[Path | None, BeforeValidator(optional_path)]

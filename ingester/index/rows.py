@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ingester.errors import IngesterError
-from ingester.index.columns import PromotedColumn
 from ingester.index.hierarchy import Hierarchy
 from ingester.index.words import explained
+from ingester.keywords import Column
 from ingester.model import (
     ArrivalRecord,
     Derivative,
@@ -137,7 +137,7 @@ def recorded_members(connection: sqlite3.Connection, arrival_id: str) -> dict[in
 class InstanceInsert:
     """Puts arrival records in, each within a savepoint of its own."""
 
-    def __init__(self, hierarchy: Hierarchy, promoted: Sequence[PromotedColumn]) -> None:
+    def __init__(self, hierarchy: Hierarchy, promoted: Sequence[Column]) -> None:
         self._hierarchy = hierarchy
         self._has_attempts = True
         names = [

@@ -24,7 +24,7 @@ from ingester import durable
 from ingester.errors import Retry
 from ingester.index import current, decisions, pending, rows
 from ingester.index.additions import unusable
-from ingester.index.columns import Progress, PromotedColumn, add_columns, no_progress
+from ingester.index.columns import Progress, add_columns, no_progress
 from ingester.index.connection import (
     PAGE_BYTES,
     be_patient,
@@ -38,6 +38,7 @@ from ingester.index.hierarchy import Hierarchy
 from ingester.index.migrations import MIGRATIONS, keep_copy, migrate, ours_in
 from ingester.index.rows import Event, NotRecorded
 from ingester.index.words import listed
+from ingester.keywords import Column
 from ingester.model import ArrivalRecord, Derivative, Kind, KnownVersion
 
 log = logging.getLogger(__name__)
@@ -391,9 +392,7 @@ class Writer:
         durable.replace(aside, self.path)
         durable.flush_folder(self.path.parent)
 
-    def _promote(
-        self, connection: sqlite3.Connection, progress: Progress
-    ) -> tuple[PromotedColumn, ...]:
+    def _promote(self, connection: sqlite3.Connection, progress: Progress) -> tuple[Column, ...]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             promoted = add_columns(connection, self._columns, progress)

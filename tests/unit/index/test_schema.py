@@ -9,7 +9,6 @@ import pytest
 from ingester import durable
 from ingester.errors import Fatal
 from ingester.index import Writer, migrations
-from ingester.index.columns import promoted, snake_case
 from tests.indexes import whole
 from tests.unit.index.records import archived, header
 from tests.unit.index.test_writer import ask
@@ -172,14 +171,6 @@ def test_promoted_columns_are_typed_indexed_and_filled_back(tmp_path: Path) -> N
 def test_a_column_that_cannot_be_is_refused(tmp_path: Path, keyword: str) -> None:
     with pytest.raises(Fatal, match="columns"):
         Writer.open(tmp_path / "index.db", columns=[keyword])
-
-
-def test_column_names_are_the_keywords_in_snake_case() -> None:
-    names = ["SOPInstanceUID", "KVP", "PatientID", "XRayTubeCurrent", "EchoTime", "CTDIvol"]
-    assert [snake_case(each) for each in names] == [
-        "sop_instance_uid", "kvp", "patient_id", "x_ray_tube_current", "echo_time", "ctdi_vol",
-    ]  # fmt: skip
-    assert promoted("PixelSpacing").type == "TEXT"
 
 
 def test_new_columns_are_filled_in_one_pass_and_somebody_who_waits_is_told(
