@@ -229,7 +229,7 @@ ISO = bytes(32768) + b"\1CD001\1" + bytes(5000)
         (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(500), "a NIfTI image"),
         (b"\x5c\1\0\0" + bytes(344) + b"\1" * 500, "an Analyze image"),
         (zipped("[Content_Types].xml", "word/document.xml"), "an office document"),
-        (gzip.compress(b"only text " * 99), "a gzipped file of another kind"),
+        (gzip.compress(b"only text " * 99, mtime=0), "a gzipped file of another kind"),
         (b"\x13\x37" * 300, "This is not a DICOM file."),
     ],
 )
@@ -290,7 +290,7 @@ def old_tar() -> bytes:
         (tarred("w", tarfile.GNU_FORMAT), ContainerKind.TAR),
         (old_tar(), ContainerKind.TAR),
         (tarred("w:gz"), ContainerKind.TAR_GZ),
-        (gzip.compress(encoded(instance())), ContainerKind.GZIP),
+        (gzip.compress(encoded(instance()), mtime=0), ContainerKind.GZIP),
         (b"PK00" + zipped("a.dcm"), ContainerKind.ZIP),
     ],
 )
@@ -309,7 +309,7 @@ def test_archive_files_are_to_be_unpacked(
         zipped("mimetype", "content.xml"),
         zipped("a/b.class", "META-INF/MANIFEST.MF"),
         zipped("x", "AndroidManifest.xml"),
-        gzip.compress(b"only text " * 99),
+        gzip.compress(b"only text " * 99, mtime=0),
         b"\x1f\x8b\x08junk",
     ],
 )
