@@ -26,6 +26,8 @@ from ingester import durable
 from ingester.archive import Archive
 from ingester.backup.destination import Destination
 from ingester.backup.origin import Origin, Wish, WishKind
+from ingester.backup.plan import COARSE_NS
+from ingester.check.digest import sha256_on_disk
 from ingester.check.findings import Finding, FindingKind
 from ingester.errors import Fatal
 
@@ -103,6 +105,7 @@ class Copier:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="backup")
         self._count = 0
         self._notes: set[str] = set()
+        self.lost_times = False  # the disk does not keep them at all
 
     def close(self) -> None:
         """End the threads; what they were about to copy is left."""
@@ -177,7 +180,6 @@ class Copier:
             mtime_ns = wish.mtime_ns if wish.mtime_ns is not None else status.st_mtime_ns
             self._seal(copy, target, wish, status, mtime_ns)
             durable.flush_file(copy, target)
-            os.posix_fadvise(copy, 0, 0, os.POSIX_FADV_DONTNEED)
         except _UnreadableError:
             durable.unlink(target)
             raise
@@ -226,8 +228,11 @@ class Copier:
             self._notes.add(_NO_MODES_NOTE)
             with suppress(OSError):
                 os.utime(copy, ns=(mtime_ns, mtime_ns))
-        if os.fstat(copy).st_mtime_ns != mtime_ns:
+        error_ns = abs(os.fstat(copy).st_mtime_ns - mtime_ns)
+        if error_ns:
             self._notes.add(_COARSE_NOTE)
+        if error_ns >= COARSE_NS:
+            self.lost_times = True
 
     def _is_good(self, wish: Wish) -> bool:
         """Return whether what lies in the backup is the object, and set its time right."""
@@ -245,20 +250,10 @@ class Copier:
 
     def _digest(self, path: Path) -> str | None:
         """Return the SHA-256 of a file of the backup, read from its disk; None if it cannot be."""
-        digest = hashlib.sha256()
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                while data := os.read(descriptor, _CHUNK):
-                    if self._is_stopped():
-                        raise KeyboardInterrupt
-                    digest.update(data)
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+            return sha256_on_disk(path, self._is_stopped)
         except OSError:
             return None  # whatever is there is not what was written
-        return digest.hexdigest()
 
     # ------------------------------------------------------------------- names
 

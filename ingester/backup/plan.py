@@ -14,11 +14,12 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingester.backup.origin import INDEX, SPOOL, Origin, Wish, WishKind
 from ingester.check.findings import Progress
-from ingester.check.tree import Folder, KnownObject, folders
+from ingester.check.tree import KnownObject, folders
 from ingester.check.verify import our_names
 from ingester.claims import REASON
 from ingester.index.readers import Reader
@@ -26,7 +27,7 @@ from ingester.moments import mtime_ns_of
 from ingester.spool import QUARANTINE
 
 #: FAT keeps times to two seconds.
-_COARSE_NS = 2_000_000_000
+COARSE_NS = 2_000_000_000
 
 
 class Plan:
@@ -81,6 +82,8 @@ def make(
     reader: Reader,
     *,
     checksum: bool,
+    changed: frozenset[str] = frozenset(),
+    keeps_times: bool = True,
     is_stopped: Callable[[], bool],
     progress: Progress,
 ) -> int:
@@ -90,7 +93,10 @@ def make(
     ----------
     reader : the index's copy
     checksum : look at every byte that is there
+    changed : paths whose objects are known to have other bytes now
+    keeps_times : whether the backup's disk keeps times as they are set
     """
+    judge = _Judge(plan, origin, root, checksum, changed, keeps_times)
     total = count(reader)
     seen = 0
     for folder in folders(root, reader, our_names(root, root / INDEX)):
@@ -98,15 +104,15 @@ def make(
             raise KeyboardInterrupt
         for name, known in folder.objects.items():
             seen += 1
-            _object(plan, folder, name, known, checksum=checksum)
+            judge.object(folder.files.get(name), known)
         for known in folder.objects.values():
             for path in known.derivatives:
-                _copy_of(plan, origin, root, Wish(WishKind.DERIVATIVE, path, 0))
+                judge.other(Wish(WishKind.DERIVATIVE, path, 0))
         progress(seen, total, "comparing")
     for wish in _media(origin):
-        _copy_of(plan, origin, root, wish)
+        judge.other(wish)
     for wish in _quarantine(origin, reader):
-        _copy_of(plan, origin, root, wish)
+        judge.other(wish)
     return total
 
 
@@ -115,52 +121,67 @@ def count(reader: Reader) -> int:
     return int(reader.rows("SELECT count(*) AS n FROM instances")[0]["n"])
 
 
-def _object(plan: Plan, folder: Folder, name: str, known: KnownObject, *, checksum: bool) -> None:
-    """Wish for an object, unless it is there as the index describes it."""
-    mtime_ns = mtime_ns_of(known.archived_at)
-    status = folder.files.get(name)
-    is_there = status is not None and (
-        stat.S_ISREG(status.st_mode) and status.st_size == known.size_bytes
-    )
-    is_on_time = status is not None and abs(status.st_mtime_ns - mtime_ns) < _COARSE_NS
-    if is_there and is_on_time and not checksum:
-        plan.present += 1
-        return
-    plan.add(
-        Wish(
-            WishKind.OBJECT,
-            known.path,
-            known.size_bytes,
-            known.sha256,
-            mtime_ns,
-            is_doubtful=is_there,
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Puts on the list what is lacking, and what must be looked at."""
 
+    plan: Plan
+    origin: Origin
+    root: Path
+    checksum: bool
+    changed: frozenset[str]
+    keeps_times: bool
 
-def _copy_of(plan: Plan, origin: Origin, root: Path, wish: Wish) -> None:
-    """Wish for a copy of a file without a digest, unless the one there looks the same."""
-    try:
-        status = os.lstat(origin.source_of(wish))
-    except OSError:
-        plan.add(wish)  # said when it is to be copied
-        return
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-        return  # a pipe or a device that somebody dropped: there are no bytes to keep
-    try:
-        there = os.lstat(root / wish.path)
-    except FileNotFoundError:
-        pass
-    else:
-        is_same = (stat.S_IFMT(there.st_mode), there.st_size) == (
-            stat.S_IFMT(status.st_mode),
-            status.st_size,
+    def object(self, status: os.stat_result | None, known: KnownObject) -> None:
+        """Wish for an object, unless it is there (*status*) as the index describes it."""
+        mtime_ns = mtime_ns_of(known.archived_at)
+        is_there = status is not None and (
+            stat.S_ISREG(status.st_mode) and status.st_size == known.size_bytes
         )
-        if is_same and (
-            stat.S_ISLNK(there.st_mode) or abs(there.st_mtime_ns - status.st_mtime_ns) < _COARSE_NS
-        ):
+        is_on_time = not self.keeps_times or (
+            status is not None and abs(status.st_mtime_ns - mtime_ns) < COARSE_NS
+        )
+        is_sure = is_on_time and not self.checksum and known.path not in self.changed
+        if is_there and is_sure:
+            self.plan.present += 1
             return
-    plan.add(Wish(wish.kind, wish.path, status.st_size))
+        self.plan.add(
+            Wish(
+                WishKind.OBJECT,
+                known.path,
+                known.size_bytes,
+                known.sha256,
+                mtime_ns,
+                is_doubtful=is_there,
+            )
+        )
+
+    def other(self, wish: Wish) -> None:
+        """Wish for a file without a digest, unless the copy there looks the same."""
+        try:
+            status = os.lstat(self.origin.source_of(wish))
+        except OSError:
+            self.plan.add(wish)  # said when it is to be copied
+            return
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return  # a pipe or a device that somebody dropped: there are no bytes to keep
+        try:
+            there = os.lstat(self.root / wish.path)
+        except FileNotFoundError:
+            there = None
+        if there is None or not self._looks_the_same(status, there):
+            self.plan.add(Wish(wish.kind, wish.path, status.st_size))
+
+    def _looks_the_same(self, status: os.stat_result, there: os.stat_result) -> bool:
+        if stat.S_IFMT(status.st_mode) != stat.S_IFMT(there.st_mode):
+            return False
+        if status.st_size != there.st_size:
+            return False
+        if stat.S_ISLNK(status.st_mode):
+            return True
+        if not self.keeps_times:
+            return there.st_mtime_ns >= status.st_mtime_ns  # copied after it was made
+        return abs(there.st_mtime_ns - status.st_mtime_ns) < COARSE_NS
 
 
 def _media(origin: Origin) -> Iterator[Wish]:

@@ -115,3 +115,27 @@ def size_of(index: Path) -> int:
         raise Fatal(f"there is no index at {index} yet: `ingester run` makes it")
     wal = index.with_name(f"{index.name}-wal")
     return os.stat(index).st_size + (os.stat(wal).st_size if wal.exists() else 0)
+
+
+def changed(copy: Path, former: Path) -> frozenset[str]:
+    """Return the paths that held other bytes when the former index was copied.
+
+    An object that was lost may have come again in another encoding.  None where the
+    former index cannot say: then what its files' sizes and times say must do.
+    """
+    if is_missing(former):
+        return frozenset()
+    uri = "?mode=ro&immutable=1"
+    with closing(
+        sqlite3.connect(f"{copy.absolute().as_uri()}{uri}", uri=True, isolation_level=None)
+    ) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("ATTACH ? AS former", (f"{former.absolute().as_uri()}{uri}",))
+        try:
+            rows = connection.execute(
+                "SELECT n.path FROM main.instances AS n JOIN former.instances AS f"
+                " ON f.path = n.path WHERE f.sha256 <> n.sha256"
+            ).fetchall()
+        except sqlite3.DatabaseError:
+            return frozenset()
+    return frozenset(row[0] for row in rows)

@@ -110,6 +110,8 @@ def backup(
                     destination.root,
                     reader,
                     checksum=options.checksum and turn == 0,
+                    changed=snapshot.changed(copy, destination.root / INDEX),
+                    keeps_times=destination.marker.get("keeps_times", True),
                     is_stopped=is_stopped,
                     progress=progress,
                 )
@@ -180,6 +182,8 @@ class _Run:
         finally:
             copier.close()
             made.notes += [note for note in copier.notes if note not in made.notes]
+            if copier.lost_times and self.destination.marker.get("keeps_times", True):
+                self.destination.write_marker(keeps_times=False)
         return self._judge(gone, made, is_last=is_last)
 
     def _add(self, told: Told, made: BackedUp) -> None:

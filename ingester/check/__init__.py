@@ -8,13 +8,14 @@ from ingester.check.differences import Difference, compared
 from ingester.check.findings import Finding, FindingKind, Findings
 from ingester.check.rebuild import Rebuilt, rebuild
 from ingester.check.repair import Repaired, repair
-from ingester.check.verify import verify
+from ingester.check.verify import Part, verify
 
 __all__ = [
     "Difference",
     "Finding",
     "FindingKind",
     "Findings",
+    "Part",
     "Rebuilt",
     "Repaired",
     "compared",

@@ -25,6 +25,10 @@ class FindingKind(StrEnum):
     DERIVATIVE_WITHOUT_ROW = "derivative-without-row"
     STRAY_FILE = "stray-file"
     LEFTOVER = "leftover"
+    MISSING_DICOMDIR = "missing-dicomdir"
+    MISSING_HEADER = "missing-header"
+    MISSING_ARRIVAL = "missing-arrival"
+    WRONG_TIME = "wrong-time"
     MISSING_QUARANTINED = "missing-quarantined"
     QUARANTINED_WITHOUT_ROW = "quarantined-without-row"
     DISCARDED_LEFT = "discarded-left"
@@ -41,9 +45,9 @@ _MESSAGES = {
     FindingKind.MISSING_OBJECT: "The index has this object, but its file is gone. Restore it "
     "from a backup, or send it again: it then takes its place.",
     FindingKind.WRONG_SIZE: "The file has not the size it was archived with: it was changed or "
-    "damaged. Restore it from a backup, or send it again.",
+    "damaged. Restore it from a backup, or send it again: it then takes its place.",
     FindingKind.WRONG_CHECKSUM: "The file is not byte for byte what was archived. Restore it "
-    "from a backup, or remove it and send it again.",
+    "from a backup, or send it again: it then takes its place.",
     FindingKind.UNREADABLE: "The file is there, but cannot be read: permissions, or a disk that "
     "fails.",
     FindingKind.OBJECT_WITHOUT_ROW: "The file lies in the archive, but the index does not know "
@@ -55,6 +59,14 @@ _MESSAGES = {
     FindingKind.STRAY_FILE: "Not a file of the archive: somebody put it there.",
     FindingKind.LEFTOVER: "A half-made copy that an interrupted run left behind; the next start "
     "of the service removes it.",
+    FindingKind.MISSING_DICOMDIR: "The index says that this DICOMDIR was kept, but it is gone. "
+    "Restore it from a backup.",
+    FindingKind.MISSING_HEADER: "The index has this object without its header: somebody wrote to "
+    "the index. `verify --repair` reads it again.",
+    FindingKind.MISSING_ARRIVAL: "The index has this object, but not how it came: somebody wrote "
+    "to the index. `verify --repair` notes that it came from the archive.",
+    FindingKind.WRONG_TIME: "The file's time is not the moment of archiving, which a rebuild goes "
+    "by: it was copied without its time. `verify --repair` sets it.",
     FindingKind.MISSING_QUARANTINED: "The index says that this file lies in quarantine, but it "
     "does not. If somebody removed it: `ingester resolve ID --discard`.",
     FindingKind.QUARANTINED_WITHOUT_ROW: "A quarantined file that the index does not know; the "

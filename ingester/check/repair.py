@@ -1,26 +1,33 @@
 """Doing what can be done about findings, without losing a byte.
 
 Files without a row are taken in; derivatives that are gone lose their row, so that
-they are made again; quarantined files without a row get theirs; half-made copies of
-an interrupted run go.  What needs a person or another copy of the bytes stays.
+they are made again, and those that their object is known not to have go; headers and
+arrivals that are gone are read from their objects; times are set; quarantined files
+without a row get theirs; half-made copies of an interrupted run go.  What needs a
+person or another copy of the bytes stays.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ingester.archive import remove_tree
+from ingester import durable
+from ingester.archive import OBJECT_MODE, Archive, remove_tree
 from ingester.check.findings import Finding, FindingKind
 from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
 from ingester.index.counts import recount
 from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
-from ingester.model import ArrivalRecord, Outcome, Version
+from ingester.model import ArrivalRecord, Kind, Outcome, Version
+from ingester.moments import mtime_ns_of
 from ingester.prepare import Limits
 from ingester.quarantine import Quarantined
 from ingester.spool import QUARANTINE
+
+_KINDS = {"jpg": Kind.THUMBNAIL, "mp4": Kind.VIDEO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,30 @@ def repair(
     for finding in findings:
         if finding.path in homeless:
             continue
-        is_mended = _mend(finding, archive_root, writer, spool)
+        if finding.kind in (FindingKind.MISSING_HEADER, FindingKind.MISSING_ARRIVAL):
+            is_mended = _read_again(finding, reader, writer)
+        else:
+            is_mended = _mend(finding, archive_root, writer, spool)
         (mended if is_mended else left).append(finding)
     return Repaired(tuple(mended), tuple(left))
+
+
+def _read_again(finding: Finding, reader: ObjectReader, writer: Writer) -> bool:
+    """Take from the object itself what its row lacks beside it."""
+    (found,) = reader.read([finding.path])
+    record = found.record
+    if record is None or record.instance is None or record.stored is None:
+        return False
+    known = writer.version_at(finding.path)
+    if known is None or known.sha256 != record.stored.sha256:
+        return False  # the bytes are no longer those that were archived
+    if finding.kind is FindingKind.MISSING_HEADER:
+        writer.put_header(known.instance_id, record.instance.attributes)
+        return True
+    by_version = {Version.CURRENT: Outcome.ARCHIVED, Version.VARIANT: Outcome.VARIANT}
+    outcome = by_version.get(known.version, Outcome.CONFLICT)
+    writer.record([replace(record, outcome=outcome)], announce=False)
+    return True
 
 
 def take_in(writer: Writer, found: Iterable[Found], *, announce: bool = True) -> list[Finding]:
@@ -105,6 +133,10 @@ def _is(finding: Finding, name: str) -> bool:
 
 
 def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> bool:
+    if finding.kind is FindingKind.WRONG_TIME:
+        return _set_time(finding.path, root, writer)
+    if finding.kind is FindingKind.DERIVATIVE_WITHOUT_ROW:
+        return _remove_unwanted(finding.path, root, writer)
     if finding.kind is FindingKind.MISSING_DERIVATIVE:
         return writer.forget_derivative_at(finding.path)
     if finding.kind is FindingKind.INDEX_MISCOUNTED:
@@ -124,3 +156,37 @@ def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> b
             remove_tree(spool / QUARANTINE / name)
             return True
     return False
+
+
+def _set_time(path: str, root: Path, writer: Writer) -> bool:
+    """Give an object the time that its row says it was archived at."""
+    known = writer.version_at(path)
+    if known is None:
+        return False
+    place = Archive(root).absolute(path)
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        when = mtime_ns_of(known.archived_at)
+        durable.seal(descriptor, place, mode=OBJECT_MODE, mtime_ns=when)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove_unwanted(path: str, root: Path, writer: Writer) -> bool:
+    """Remove a picture that its object is known not to have (any more).
+
+    Where its row is still to be made, making it takes the file's place; where nobody
+    knows the object, a person decides.
+    """
+    stem, _, ending = path.rpartition(".")
+    kind = _KINDS.get(ending)
+    if kind is None or not writer.lacks_picture(f"{stem}.dcm", kind):
+        return False
+    durable.unlink(Archive(root).absolute(path))
+    return True

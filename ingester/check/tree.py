@@ -8,6 +8,7 @@ of a running service from shrinking.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -33,16 +34,20 @@ class KnownObject:
 
 @dataclass(slots=True)
 class Folder:
-    """One folder of the archive: files on disk by name, objects in the index by name."""
+    """One folder of the archive: files on disk by name, objects in the index by name.
+
+    `error` says why a folder cannot be listed; what lies below it is not known then.
+    """
 
     path: str
+    error: OSError | None = None
     files: dict[str, os.stat_result] = field(default_factory=dict)
     objects: dict[str, KnownObject] = field(default_factory=dict)
 
 
 def folders(root: Path, reader: Reader, ours: frozenset[str]) -> Iterator[Folder]:
     """Yield every folder that has files or rows; *ours* are names to pass over at the top."""
-    on_disk = _on_disk(root, "", ours)
+    on_disk = _on_disk(root, ours)
     in_index = _in_index(reader)
     disk, rows = next(on_disk, None), next(in_index, None)
     while disk is not None or rows is not None:
@@ -84,8 +89,15 @@ def kind_of(folder: str, name: str, status: os.stat_result) -> FileKind:
 
 
 def all_files(root: Path, ours: frozenset[str]) -> Iterator[tuple[str, os.stat_result, FileKind]]:
-    """Yield the path (relative), status and kind of every file of the tree."""
-    for folder in _on_disk(root, "", ours):
+    """Yield the path (relative), status and kind of every file of the tree.
+
+    Raises
+    ------
+    OSError : a folder cannot be listed
+    """
+    for folder in _on_disk(root, ours):
+        if folder.error is not None:
+            raise folder.error
         for name, status in folder.files.items():
             path = f"{folder.path}/{name}" if folder.path else name
             yield path, status, kind_of(folder.path, name, status)
@@ -97,25 +109,39 @@ def _key(folder: str) -> str:
     return folder + "/"
 
 
-def _on_disk(root: Path, folder: str, ours: frozenset[str]) -> Iterator[Folder]:
+def _on_disk(root: Path, ours: frozenset[str]) -> Iterator[Folder]:
     """Walk in the order of `_key`; links are files here, never followed."""
-    here = Folder(folder)
+    waiting = [""]
+    while waiting:
+        here, below = _listed(root, waiting.pop(), ours)
+        if here.files or here.error is not None:
+            yield here
+        prefix = f"{here.path}/" if here.path else ""
+        waiting += [prefix + name for name in sorted(below, key=_key, reverse=True)]
+
+
+def _listed(root: Path, path: str, ours: frozenset[str]) -> tuple[Folder, list[str]]:
+    """List one folder: its files, and the names of the folders in it."""
+    here = Folder(path)
     below: list[str] = []
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            if not folder and entry.name in ours:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry.name)
-                continue
-            try:
-                here.files[entry.name] = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # went while we looked
-    if here.files:
-        yield here
-    for name in sorted(below, key=_key):
-        yield from _on_disk(root, f"{folder}/{name}" if folder else name, ours)
+    try:
+        with os.scandir(root / path) as entries:
+            for entry in entries:
+                if not path and entry.name in ours:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                    continue
+                try:
+                    here.files[entry.name] = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # went while we looked
+    except OSError as error:
+        if not path:
+            raise
+        if error.errno != errno.ENOENT:  # or it went while we looked
+            here.error = error
+    return here, below
 
 
 def _in_index(reader: Reader) -> Iterator[Folder]:

@@ -68,23 +68,37 @@ class NotRecorded(IngesterError):
         self.instance_ids = list(instance_ids)
 
 
+_VERSION = (
+    "SELECT sop_instance_uid, instance_id, path, size_bytes, sha256, data_set_sha256,"
+    " transfer_syntax_uid, version, archived_at FROM instances"
+)
+
+
 def versions(
     connection: sqlite3.Connection, uids: Collection[str]
 ) -> dict[str, list[KnownVersion]]:
     """Return what is stored of each SOP Instance UID, the oldest first."""
     found: dict[str, list[KnownVersion]] = {}
     for row in connection.execute(
-        "SELECT sop_instance_uid, instance_id, path, size_bytes, sha256, data_set_sha256,"
-        " transfer_syntax_uid, version, archived_at FROM instances"
-        " WHERE sop_instance_uid IN (SELECT value FROM json_each(?)) ORDER BY instance_id",
+        f"{_VERSION} WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
+        " ORDER BY instance_id",
         (json.dumps(list(uids)),),
     ):
-        uid, instance_id, path, size_bytes, sha256, data_set_sha256, syntax, version, at = row
-        known = KnownVersion(
-            instance_id, path, size_bytes, sha256, data_set_sha256, syntax, Version(version), at
-        )
-        found.setdefault(uid, []).append(known)
+        found.setdefault(row[0], []).append(_version(row))
     return found
+
+
+def version_at(connection: sqlite3.Connection, path: str) -> KnownVersion | None:
+    """Return what is stored under a path; None where the index knows nothing there."""
+    row = connection.execute(f"{_VERSION} WHERE path = ?", (path,)).fetchone()
+    return None if row is None else _version(row)
+
+
+def _version(row: Sequence[Any]) -> KnownVersion:
+    _, instance_id, path, size_bytes, sha256, data_set_sha256, syntax, version, at = row
+    return KnownVersion(
+        instance_id, path, size_bytes, sha256, data_set_sha256, syntax, Version(version), at
+    )
 
 
 def recorded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> dict[str, int | None]:

@@ -187,6 +187,30 @@ class Writer:
             lambda c: c.execute("DELETE FROM derivatives WHERE path = ?", (path,)).rowcount > 0
         )
 
+    def version_at(self, path: str) -> KnownVersion | None:
+        """Return what is stored under a path of the archive."""
+        with self._reading() as connection:
+            return rows.version_at(connection, path)
+
+    def put_header(self, instance_id: int, attributes: str) -> None:
+        """Put an object's header (JSON) in where it is missing."""
+        self.run_in_transaction(
+            lambda c: c.execute(
+                "INSERT OR IGNORE INTO headers (instance_id, attributes) VALUES (?, ?)",
+                (instance_id, attributes),
+            )
+        )
+
+    def lacks_picture(self, path: str, kind: Kind) -> bool:
+        """Return whether the object at *path* is known to have no derivative of this kind."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT d.path FROM derivatives AS d JOIN instances AS i USING (instance_id)"
+                " WHERE i.path = ? AND d.kind = ?",
+                (path, kind),
+            ).fetchone()
+        return row is not None and row[0] is None
+
     def mark_retried(self, arrival_id: str, retried_as: str, at: str) -> None:
         """Note that a file set aside went back to the spool as another arrival."""
         self.mark_all_retried([(arrival_id, retried_as)], at)

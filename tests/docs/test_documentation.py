@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from ingester.check import FindingKind
 from ingester.cli import COMMANDS, main
 from ingester.config import example_text, keys, sections
 from ingester.config.text import toml_value
@@ -234,3 +235,10 @@ def test_every_check_of_the_doctor_is_documented_and_no_other() -> None:
     told = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
     assert len(made) > 20
     assert told == made
+
+
+def test_every_kind_of_finding_is_documented_and_no_other() -> None:
+    text = section_of(page("commands.md"), "## `verify")
+    cells = re.findall(r"^\| (`[a-z].*?) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert told == {kind.value for kind in FindingKind}

@@ -58,8 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "quarantine", "settle", "spool", "unpack",
     },
     "check": {
-        "archive", "compare", "durable", "index", "moments", "pool", "prepare", "quarantine",
-        "site", "spool",
+        "archive", "claims", "compare", "durable", "index", "moments", "pool", "prepare",
+        "quarantine", "site", "spool",
     },
     "backup": {
         "archive", "check", "claims", "durable", "index", "moments", "site", "spool",

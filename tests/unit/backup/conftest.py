@@ -16,9 +16,10 @@ from ingester.check import verify
 from ingester.model import SystemClock
 from ingester.site import SITE_NAME
 from ingester.spool import Spool
-from tests.factory import drop, encoded, instance
+from tests.factory import drop, encoded, instance, uid
 from tests.site import Site
 from tests.unit.check.scenarios import derive
+from tests.unit.test_unpack_dicomdir import dicomdir, record
 
 
 def no_progress(_done: int, _total: int | None, _note: str) -> None:
@@ -100,8 +101,9 @@ def fill(site: Site) -> None:
     drop(root / "readme.txt", b"see you at noon, bring the films\n" * 20)
     drop(root / "cut.dcm", encoded(instance(patient=3))[:-40])
     site.ingest_all()
+    dicomdir(site.spool.root / "DICOMDIR", record("IM1", uid(1, 1, 1, 1)))
+    site.ingest_all()
     derive(site)
-    drop(site.archive.media / "0123" / "DICOMDIR", b"a directory")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from ingester.check import rebuild
 from ingester.index.writer import Writer
 from ingester.model import SystemClock
 from tests.factory import drop, instance
+from tests.site import digest
 from tests.unit.backup.conftest import TABLES, Backup
 
 
@@ -30,6 +31,12 @@ def flip(path: Path) -> None:
 
 def first_object(backed: Backup) -> str:
     return min(backed.site.objects())
+
+
+def change(backed: Backup, sql: str, *values: object) -> None:
+    writer = Writer.open(backed.site.index)
+    writer.run_in_transaction(lambda c: c.execute(sql, values))
+    writer.close()
 
 
 def kinds(findings: list[tuple[str, str]]) -> set[str]:
@@ -49,7 +56,8 @@ def test_a_backup_holds_everything_byte_for_byte(backed: Backup) -> None:
         assert (there.st_mode & 0o777, there.st_nlink) == (0o440, 1)
         assert there.st_mtime_ns == here.st_mtime_ns
         assert there.st_ino != here.st_ino
-    assert (backed.dest / ".media/0123/DICOMDIR").read_bytes() == b"a directory"
+    (medium,) = (backed.dest / ".media").glob("*/DICOMDIR")
+    assert medium.read_bytes()[128:132] == b"DICM"
     assert len(list((backed.dest / ".spool/quarantine").glob("*/reason.json"))) == 2
     assert (backed.dest / "ingest.toml").read_bytes() == backed.texts["ingest.toml"]
 
@@ -232,6 +240,32 @@ def test_another_object_under_the_same_name_is_kept_aside(backed: Backup) -> Non
     assert len(backed.run().mended) == 1
     backed.check()
     assert [each.stat().st_size for each in path.parent.glob(".damaged-*")] == [size]
+
+
+def test_an_object_that_came_again_in_another_encoding_is_copied_again(backed: Backup) -> None:
+    backed.run()
+    path = first_object(backed)
+    flip(backed.site.archive.root / path)  # of the same size, at the same time
+    sha256 = digest(backed.site.archive.root / path)
+    change(backed, "UPDATE instances SET sha256 = ? WHERE path = ?", sha256, path)
+    made = backed.run()
+    assert (made.copied, len(made.mended)) == (1, 1)
+    backed.check()
+
+
+def test_a_disk_that_keeps_no_times_is_not_read_every_night(
+    backed: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(backed, "UPDATE instances SET archived_at = '2020-02-02T02:02:02.000000Z'")
+    monkeypatch.setattr("os.utime", lambda *_args, **_times: None)
+    made = backed.run()
+    assert any("coarsely" in note for note in made.notes)
+    read: list[str] = []
+    with durable.observe(lambda _effect, path: read.append(path)):
+        made = backed.run()
+    assert (made.copied, made.present, made.mended) == (0, 5, [])
+    assert not any(path.endswith(".dcm") for path in read)
+    assert backed.findings() == []
 
 
 def test_an_index_that_lost_objects_does_not_take_the_former_ones_place(backed: Backup) -> None:
