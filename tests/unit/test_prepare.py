@@ -293,6 +293,17 @@ def old_tar() -> bytes:
         (gzip.compress(encoded(instance()), mtime=0), ContainerKind.GZIP),
         (b"PK00" + zipped("a.dcm"), ContainerKind.ZIP),
     ],
+    ids=[
+        "zip",
+        "empty zip",
+        "cut zip",
+        "tar",
+        "GNU tar",
+        "old tar",
+        "tar.gz",
+        "gzip",
+        "part of a zip",
+    ],
 )
 def test_archive_files_are_to_be_unpacked(
     tmp_path: Path, content: bytes, kind: ContainerKind
