@@ -176,7 +176,7 @@ def _inserts(path: Path, columns: Sequence[str], turns: int, batches: int) -> In
     with Progress(console=Console(stderr=True)) as progress:
         for _ in progress.track(range(turns), description="inserting"):
             # The same studies for both: such as the full index has not seen.
-            known = _number(path, "SELECT count(*) FROM studies")
+            known = 1 + _number(path, "SELECT max(CAST(study_id AS INTEGER)) FROM studies")
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 empty.append(_rate(Path(scratch) / "index.db", columns, known, batches))
             full.append(_rate(path, columns, known, batches))
