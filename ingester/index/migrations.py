@@ -23,7 +23,7 @@ from pathlib import Path
 from ingester import durable
 from ingester.errors import Fatal
 from ingester.index.additions import names_in, put_back, quoted, set_aside
-from ingester.index.columns import index_name
+from ingester.index.columns import index_by_series, index_name
 from ingester.index.connection import APPLICATION_ID
 from ingester.index.counts import recount
 from ingester.index.names import folded
@@ -98,6 +98,11 @@ def _place_decisions_among_objects(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE resolutions ADD COLUMN last_instance_id INTEGER")
 
 
+def _index_by_series(connection: sqlite3.Connection) -> None:
+    """Let most questions about the whole archive read an index in place of the table."""
+    index_by_series(connection)
+
+
 #: Index 0 leads to `user_version` 1, and so on.
 MIGRATIONS: tuple[Migration, ...] = (
     _make_first_schema,
@@ -107,6 +112,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _compare_patients_across_studies,
     _count_derivatives,
     _place_decisions_among_objects,
+    _index_by_series,
 )
 
 

@@ -228,3 +228,21 @@ def test_the_day_is_looked_up_first_and_not_the_voltage_that_all_share(tmp_path:
             " WHERE kvp = 120 AND study_date = '2026-03-02'"
         ).fetchall()
     assert "studies_by_study_date" in plan[0][3]
+
+
+def test_what_is_asked_of_the_whole_archive_is_read_from_an_index(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    Writer.open(path, columns=["KVP"]).close()
+    Writer.open(path, columns=["KVP", "CTDIvol"]).close()
+    for columns in (
+        "count(*), sum(size_bytes)",
+        "source, version, max(instance_number), min(archived_at)",
+        "avg(ctdi_vol), max(kvp)",
+    ):
+        with closing(sqlite3.connect(path)) as connection:
+            plan = connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT {columns} FROM instances GROUP BY series_instance_uid"
+            ).fetchall()
+        assert [row[3] for row in plan] == [
+            "SCAN instances USING COVERING INDEX instances_by_series"
+        ]
