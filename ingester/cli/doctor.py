@@ -104,8 +104,9 @@ def checks(site: Site) -> Iterator[Check]:
     yield pictures.ffmpeg()
     last_archived = None
     if settings is not None:
-        index, last_archived = database.index(settings.index.path)
-        yield index
+        dates: list[datetime] = []
+        yield from _guarded("index", _index(settings, dates))
+        last_archived = max(dates, default=None)
     yield machine.clock(
         datetime.now(UTC),
         installed=datetime.fromtimestamp(os.stat(ingester.__file__).st_mtime, UTC),
@@ -113,7 +114,27 @@ def checks(site: Site) -> Iterator[Check]:
         is_synchronised=machine.is_synchronised(),
     )
     if settings is not None:
-        yield from _of_site(site, settings)
+        yield from _guarded("site", _of_site(site, settings))
+
+
+def _guarded(name: str, found: Iterator[Check]) -> Iterator[Check]:
+    """Yield checks as far as this user can look; what is shut is a note, not the end."""
+    try:
+        yield from found
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        yield Check.note(
+            name,
+            f"not all could be looked at: {where}{error.strerror}",
+            "run it as the service's user, or as root",
+        )
+
+
+def _index(settings: Settings, dates: list[datetime]) -> Iterator[Check]:
+    check, last_archived = database.index(settings.index.path)
+    yield check
+    if last_archived is not None:
+        dates.append(last_archived)
 
 
 def _of_site(site: Site, settings: Settings) -> Iterator[Check]:
@@ -121,31 +142,42 @@ def _of_site(site: Site, settings: Settings) -> Iterator[Check]:
     holder = ties.holder_of(archive)
     person = people.of_service(archive, holder)
     acting = person if os.geteuid() == 0 else people.me()
+    told = None
     try:
         told = site.ask("status")
-    except Refused as error:
-        told = None
-        yield Check.note("service", str(error), "run it as the service's user, or as root")
-    else:
         yield _service(settings, told, holder, person)
+    except (Refused, OSError) as error:
+        is_shut = archive.is_dir() and not os.access(archive, os.X_OK)
+        said = f"this user may not look into {archive}" if is_shut else str(error)
+        yield Check.note("service", said, f"run it as {person.name}, or as root")
+    yield from _guarded("site", _ties(spool, archive))
+    yield from _guarded("inotify", _machine_for(settings))
+    yield from _guarded("file-system", _disks(settings))
+    yield from _guarded("folders", _folders(settings, person, acting))
+    yield from _guarded("trial-drop", _trials(settings, person, acting))
+    yield from _guarded("ports", _network(settings, told, person))
+    yield from _guarded("program", _programs(site, settings, acting))
+    is_stopped = told is None and holder is None
+    yield from _guarded("leftovers", _leftovers(settings, is_stopped=is_stopped))
+
+
+def _ties(spool: Path, archive: Path) -> Iterator[Check]:
     apart = ties.why_apart(spool, archive)
     if apart is not None:
         yield Check.problem("site", apart, "docs/recovery.md")
     else:
         yield Check.ok("site", f"{spool} and {archive} belong together")
-    yield from _machine_for(settings)
-    yield from _disks(settings)
-    yield from _folders(settings, person, acting)
-    yield from _trials(settings, person, acting)
-    yield from _network(settings, told, person)
-    yield from _programs(site, settings, acting)
+
+
+def _leftovers(settings: Settings, *, is_stopped: bool) -> Iterator[Check]:
+    archive, spool = settings.archive.path, settings.spool.path
     now = datetime.now(UTC)
-    if spool.is_dir():
-        yield leftovers.unfinished(spool, now)
-        if told is None and holder is None:
-            yield leftovers.of_a_stopped_service(spool, archive, claimed=count_claimed(spool))
     has_objects = settings.index.path.exists()
     yield leftovers.backups(archive, now, has_objects=has_objects)
+    if spool.is_dir():
+        yield leftovers.unfinished(spool, now)
+        if is_stopped:
+            yield leftovers.of_a_stopped_service(spool, archive, claimed=count_claimed(spool))
 
 
 def _service(
@@ -231,7 +263,11 @@ def _folders(settings: Settings, person: Person, acting: Person) -> Iterator[Che
     own += [archive.path, archive.path / ".staging", archive.path / ".media"]
     own += [settings.index.path.parent]
     own += [settings.log.file.parent] if settings.log.file is not None else []
-    yield drops.writable(list(dict.fromkeys([spool.path, *own])), acting)
+    if acting.uid == person.uid:
+        yield drops.writable(list(dict.fromkeys([spool.path, *own])), acting)
+    else:
+        message = f"not tried: the service runs as {person.name}"
+        yield Check.note("permissions", message, f"run it as {person.name}, or as root")
     if spool.group:
         members = [each.gr_name for each in grp.getgrall() if each.gr_gid in person.groups]
         known = [each.gr_name for each in grp.getgrall()]
@@ -274,11 +310,14 @@ def _network(settings: Settings, told: Document | None, person: Person) -> Itera
         for receiver in told["receivers"]:
             yield network.running(receiver)
     else:
-        is_root = os.geteuid() == 0 and person.uid != 0
+        low = network.LowPorts(
+            is_root=os.geteuid() == 0 and person.uid != 0,
+            is_granted="AmbientCapabilities=CAP_NET_BIND_SERVICE" in _installed_unit(),
+        )
         if scp.enabled:
-            yield network.port("scp", scp.host, scp.port, listen, is_root=is_root)
+            yield network.port("scp", scp.host, scp.port, listen, low)
         if dcmtk.enabled:
-            yield network.port("dcmtk", "0.0.0.0", dcmtk.port, listen, is_root=is_root)
+            yield network.port("dcmtk", "0.0.0.0", dcmtk.port, listen, low)
     if scp.enabled:
         yield network.reach(scp.host, is_limited=bool(scp.allow))
         if scp.tls.certificate is not None:
@@ -305,8 +344,15 @@ def _programs(site: Site, settings: Settings, acting: Person) -> Iterator[Check]
     if not acting.is_me:
         paths = [Path(sys.executable), Path(ingester.__file__), site.file]
         yield programs.readable(paths, acting)
-    if unit.UNIT_PATH.exists():
-        text = unit.UNIT_PATH.read_text("utf-8", "replace")
-        if f"--config {site.file} " in text:
-            wanted = unit.unit(settings, place_of(site.file, settings))
-            yield programs.installed_unit(unit.UNIT_PATH, text, wanted)
+    text = _installed_unit()
+    if f"--config {site.file} " in text:
+        wanted = unit.unit(settings, place_of(site.file, settings))
+        yield programs.installed_unit(unit.UNIT_PATH, text, wanted)
+
+
+def _installed_unit() -> str:
+    """Return the text of the unit that is installed; empty where none is."""
+    try:
+        return unit.UNIT_PATH.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,26 +18,35 @@ _LOW_PORTS = 1024
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 
 
+@dataclass(frozen=True, slots=True)
+class LowPorts:
+    """What is known of ports below 1024, which need a permission.
+
+    is_root : this process is root's, but the service will not be
+    is_granted : the installed unit gives the service that permission
+    """
+
+    is_root: bool = False
+    is_granted: bool = False
+
+
 def port(
     receiver: str,
     host: str,
     number: int,
     listen: Callable[[str, int], socket.socket],
-    *,
-    is_root: bool,
+    low: LowPorts,
 ) -> Check:
-    """Try to listen where a receiver would; the service is not running.
-
-    Parameters
-    ----------
-    is_root : this process is root's, but the service will not be
-    """
+    """Try to listen where a receiver would; the service is not running."""
     where = f"{receiver} on {host} port {number}"
+    is_low = 0 < number < _LOW_PORTS
     try:
         listen(host, number).close()
     except OSError as error:
+        if is_low and low.is_granted and error.errno == errno.EACCES:
+            return Check.ok("ports", f"{where}: the installed unit may listen there")
         return Check.problem("ports", f"{where}: {_why(error)}", _fix(error, receiver))
-    if 0 < number < _LOW_PORTS and is_root:
+    if is_low and low.is_root and not low.is_granted:
         return Check.note(
             "ports",
             f"{where}: free; below 1024 a service that is not root's needs a permission",

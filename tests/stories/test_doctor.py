@@ -79,6 +79,16 @@ def test_what_is_broken_is_named(command: Command, tmp_path: Path) -> None:
     assert all(check["fix"] for check in told["checks"] if check["state"] == "problem")
 
 
+def test_what_cannot_be_looked_at_does_not_end_the_rest(command: Command) -> None:
+    command.once()
+    (command.archive / ".site").unlink()
+    (command.archive / ".site").mkdir()
+    told = command.json("doctor")
+    (note,) = [check for check in told["checks"] if check["name"] == "site"]
+    assert "not all could be looked at" in note["message"]
+    assert {"trial-drop", "ports", "leftovers"} <= names(told, "ok")
+
+
 def test_an_archive_that_is_gone(command: Command) -> None:
     command.once()
     shutil.rmtree(command.archive)

@@ -230,13 +230,13 @@ def test_ffmpeg() -> None:
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        check = network.port("scp", "127.0.0.1", number, listen, is_root=False)
+        check = network.port("scp", "127.0.0.1", number, listen, network.LowPorts())
         is_problem(check, "taken", "another port")
-    is_ok(network.port("scp", "127.0.0.1", 0, listen, is_root=False))
+    is_ok(network.port("scp", "127.0.0.1", 0, listen, network.LowPorts()))
 
 
 def test_an_address_that_is_not_ours() -> None:
-    check = network.port("scp", "192.0.2.1", 0, listen, is_root=False)
+    check = network.port("scp", "192.0.2.1", 0, listen, network.LowPorts())
     is_problem(check, "no such address", "host")
 
 
@@ -247,8 +247,14 @@ def test_a_low_port() -> None:
     def free(host: str, port: int) -> socket.socket:
         return socket.socket()
 
-    is_problem(network.port("scp", "0.0.0.0", 104, shut, is_root=False), "permission", "--install")
-    is_note(network.port("scp", "0.0.0.0", 104, free, is_root=True), "free; below 1024")
+    def check(listen: Callable[[str, int], socket.socket], **low: bool) -> Check:
+        return network.port("scp", "0.0.0.0", 104, listen, network.LowPorts(**low))
+
+    is_problem(check(shut), "permission", "--install")
+    is_ok(check(shut, is_granted=True))
+    is_note(check(free, is_root=True), "free; below 1024")
+    is_ok(check(free, is_root=True, is_granted=True))
+    is_ok(check(free))
 
 
 def test_who_reaches_the_receiver() -> None:
