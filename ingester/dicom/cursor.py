@@ -90,6 +90,10 @@ class Frame:
         self.guess = (0, 0)  # (start, length) of what merely looks like a sequence
 
 
+#: So large a share of the header's room is for long values that may yet turn out plain.
+_UNKNOWN_SHARE = 16
+
+
 class Cursor:
     """The state of a walk; `elements` and `notes` hold what was found so far."""
 
@@ -106,6 +110,7 @@ class Cursor:
         self._limits = limits
         self._room = limits.elements
         self._budget = limits.header_bytes
+        self._unknown = limits.header_bytes // _UNKNOWN_SHARE
         self._fragments = limits.elements * _FRAGMENTS_PER_ELEMENT
         self._pos = start
         self._buffer, self._base, self._edge = b"", start, start

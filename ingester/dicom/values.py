@@ -17,6 +17,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 
 from ingester.dicom.character_sets import DEFAULT, codec, decode, written
+from ingester.dicom.elements import INLINE
 
 #: A number longer than this is not one (PS3.5 §6.2: DS 16, IS 12 characters).
 _LONGEST_NUMBER = 64
@@ -66,6 +67,8 @@ def json_value(
     if not value:
         return NULL, None
     if is_table or vr in _HEX:
+        if len(value) > INLINE:
+            return f'{{"bytes":{len(value)}}}', None
         return _one(f'"{value.hex().upper()}"', is_single or is_table), None
     if vr in _BINARY_NUMBERS:
         return _numbers(vr, value, is_single, context[0])

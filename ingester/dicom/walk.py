@@ -139,7 +139,11 @@ class Walker(Cursor):
                     raise self._cut(frame, tag)
                 if room < 0:
                     raise too_large()
-                if length > INLINE and (vr in BINARY or tag in LOOK_UP_TABLES):
+                if (
+                    length > INLINE
+                    and (vr in BINARY or tag in LOOK_UP_TABLES)
+                    and not (vr == b"UN" and self._may_be_plain(tag, length))
+                ):
                     value = Bulk(start, length)
                     budget -= header
                 else:
@@ -348,6 +352,19 @@ class Walker(Cursor):
         frame.elements.append((tag, vr, Bulk(start, total, tuple(spans))))
         frame.last = tag
         self._pos = pos
+
+    def _may_be_plain(self, tag: int, length: int) -> bool:
+        """Tell whether a value without a representation is to be read all the same.
+
+        The dictionary may know it as text or numbers; of private ones, only once the
+        block's creator is known.  There is room for some of them in a header.
+        """
+        if length > self._unknown:
+            return False
+        if not tag >> 16 & 1 and (entry(tag).vr in BINARY or _is_sequence(tag)):
+            return False
+        self._unknown -= length
+        return True
 
     def _close_at_end(self, frame: Frame) -> None:
         if frame.is_open:
