@@ -101,7 +101,7 @@ def receipt(
                 elif as_csv:
                     _print_csv(told)
                 else:
-                    _print(told, everything=everything)
+                    _print(told, site.command, everything=everything)
     except BadList as error:
         raise Fatal(str(error)) from None
     if told.summary.waiting and status is None and not as_json and not as_csv:
@@ -122,7 +122,7 @@ def _source_of(index: Reader, spool: Spool, batch: str, source: str | None) -> s
     if source is not None:
         if source in sources or next(BatchInSpool(spool, source, batch).lying(), None):
             return source
-        others = f"; {', '.join(sources)} has" if sources else _near(index, batch)
+        others = f"; these have one: {', '.join(sources)}" if sources else _near(index, batch)
         raise Fatal(f"{source} has no batch {screen.printable(batch)}{others}")
     if len(sources) > 1:
         raise Fatal(
@@ -160,35 +160,38 @@ def _is_open(status: dict[str, Any] | None, place: BatchInSpool) -> bool:
 # ------------------------------------------------------------------------ for people
 
 
-def _print(told: Receipt, *, everything: bool) -> None:
+def _print(told: Receipt, command: str, *, everything: bool) -> None:
     summary = told.summary
     most = None if everything else _MOST_SHOWN
-    name = screen.printable(summary.batch)
-    screen.answer(
-        f"{name} of {summary.source}: {screen.plural(summary.counts['arrived'], 'file')}, "
-        f"{screen.size(summary.size_bytes)}"
-        + (
-            f", {summary.first_arrived_at} to {summary.last_finished_at}"
-            if summary.counts["arrived"]
-            else ""
-        )
-    )
+    parts = [
+        f"{screen.printable(summary.batch)} of {summary.source}: "
+        f"{screen.plural(summary.counts['arrived'], 'file')}",
+        screen.size(summary.size_bytes),
+    ]
+    if summary.first_arrived_at is not None:
+        parts.append(f"{summary.first_arrived_at} to {summary.last_finished_at}")
+    screen.answer(", ".join(parts))
     counts = [f"{summary.counts[each]:,} {each}" for each in OUTCOMES if summary.counts[each]]
     if counts:
         screen.answer(", ".join(counts))
     for measured in summary.measured:
         screen.answer(screen.printable(measured.sentence))
     _print_lacking(told, most)
-    _print_files(told, "to be decided", _TO_BE_DECIDED, most)
+    if first := _print_files(told, "to be decided", _TO_BE_DECIDED, most):
+        is_aside = first["outcome"] == "quarantined"
+        other = f"{command} retry {first['arrival_id']}" if is_aside else "with --make-current"
+        screen.answer(f"to decide: {command} resolve {first['arrival_id']}, or: {other}")
     _print_waiting(told, most)
     if summary.unexpected:
         _print_files(told, "not on the list", "s.is_expected = 0", most)
     if everything:
         _print_files(told, "all files", "1", None)
-    if summary.is_complete:
+    if not summary.is_complete:
+        screen.answer(screen.printable(f"NOT COMPLETE: {'; '.join(summary.lacks)}"))
+    elif summary.measured:
         screen.answer("complete")
     else:
-        screen.answer(screen.printable(f"NOT COMPLETE: {'; '.join(summary.lacks)}"))
+        screen.answer("complete, as far as is known: no DICOMDIR and no list says what to expect")
 
 
 #: Undecided conflicts are archived, so they are no lack; but somebody has to look.
@@ -210,15 +213,17 @@ def _print_lacking(told: Receipt, most: int | None) -> None:
         _say_rest(sum(each.lacking for each in told.summary.measured), len(rows))
 
 
-def _print_files(told: Receipt, title: str, where: str, most: int | None) -> None:
+def _print_files(told: Receipt, title: str, where: str, most: int | None) -> Row | None:
+    """Print files as a table; returns the first of them, None where there is none."""
     found = told.files(where)
-    rows = [
-        [row["arrival_id"], row["original_name"], row["outcome"], row["reason"], _explained(row)]
-        for row in islice(found, most)
-    ]
-    if rows:
-        screen.table(["id", "name", "outcome", "reason", "explanation"], rows, title=title)
-        _say_rest(len(rows) + sum(1 for _ in found), len(rows))
+    shown = list(islice(found, most))
+    if not shown:
+        return None
+    columns = ("arrival_id", "original_name", "outcome", "reason")
+    rows = [[*(row[name] for name in columns), _explained(row)] for row in shown]
+    screen.table(["id", "name", "outcome", "reason", "explanation"], rows, title=title)
+    _say_rest(len(shown) + sum(1 for _ in found), len(shown))
+    return shown[0]
 
 
 def _explained(row: Row) -> str:

@@ -80,14 +80,6 @@ class Command:
             assert done.returncode == exit_code, done.stdout + done.stderr
         return done.stdout
 
-    def complain(self, *arguments: str | Path) -> str:
-        """Run a command that cannot run; returns what it says on standard error."""
-        done = subprocess.run(
-            self.arguments(*arguments), capture_output=True, text=True, timeout=110, check=False
-        )
-        assert (done.returncode, done.stdout) == (2, ""), done.stdout + done.stderr
-        return done.stderr
-
     def json(self, *arguments: str | Path, exit_code: int | None = 0) -> Any:
         """Run a command with `--json`; returns the document it printed."""
         return json.loads(self.run(*arguments, "--json", exit_code=exit_code))

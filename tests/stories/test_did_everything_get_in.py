@@ -106,24 +106,6 @@ def test_a_list_of_hashes_tells_what_arrived_and_what_not(
     command.verify()
 
 
-def test_a_list_that_cannot_be_understood_is_a_mistake(command: Command, tmp_path: Path) -> None:
-    drop(command.spool / "b" / "a", instance(1))
-    command.once()
-    listed = tmp_path / "list"
-    for text, words in (
-        ("1.2.3\nd41d8cd98f00b204e9800998ecf8427e  a\n", "line 2: this is another checksum"),
-        ("# nothing\n\n", "names nothing"),
-    ):
-        listed.write_text(text)
-        done = command.complain("receipt", "b", "--expect", listed)
-        assert words in done
-    assert "there is no batch B" in command.complain("receipt", "B")
-    assert "near in name are: b" in command.complain("receipt", "B")
-    assert "is a DICOM object" in command.complain(
-        "receipt", "b", "--expect", drop(tmp_path / "o", instance(1))
-    )
-
-
 def test_beside_a_running_service_it_says_what_still_waits(command: Command, cd: Path) -> None:
     with command.service() as service:
         shutil.copytree(cd, command.spool / "CD_4711")
