@@ -209,8 +209,10 @@ def test_a_list_of_hashes_names_files_of_every_kind(site: Site, tmp_path: Path) 
     sums = tmp_path / "sums"
     sums.write_text("".join(f"{digest(each)}  {each.name}\n" for each in files))
     drop(home / "extra", b"extra\n" * 300)
+    drop(site.spool.root / "a/cut too", files[3].read_bytes())
     site.ingest_all()
     found = ask(site, "b", sums)
+    assert found.expected[3]["batch"] == "b"  # its own, where another batch has it too
     assert {each["name"]: each["status"] for each in found.expected} == {
         "a": "archived",
         "a again": "archived",
