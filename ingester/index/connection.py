@@ -164,7 +164,8 @@ def _first_that_opens(path: Path, opened: Callable[[str], T]) -> T:
     try:
         return opened(f"{uri}?mode=ro")
     except sqlite3.OperationalError as error:
-        has_wal = path.with_name(path.name + "-wal").exists()
+        # An empty one is what a reader leaves behind, who may not remove it.
+        has_wal = not is_missing(path.with_name(path.name + "-wal"))
         # Which of the two it says depends on whether the folder or the file is shut.
         is_shut = error.sqlite_errorcode & 0xFF in (
             sqlite3.SQLITE_CANTOPEN,

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.data import get_charset_files
 
-from tests.factory import drop
+from tests.factory import drop, encoded, instance
 from tests.scripts import NAMES, Name
 from tests.stories.conftest import Command
 
@@ -80,4 +80,26 @@ def test_a_source_that_names_no_character_set_or_an_unknown_one_has_its_own(
     assert set(names.values()) == {russian.text, chinese.text}
     assert len(command.json("find", "семенов")) == 3
     assert [row["patient_id"] for row in command.json("find", "誠")] == ["chinese-4"]
+    command.verify()
+
+
+def test_text_that_no_character_set_explains_rejects_no_file(command: Command) -> None:
+    """The bytes stay in the header's JSON, the rest of the name is found."""
+    wrong = {
+        "utf-8": Name("a", "ISO_IR 100", "Müller^Jörg", ()).file(1, claimed="ISO_IR 192"),
+        "escapes": encoded(instance(2)).replace(b"Family2", b"\x1b$B\xff\x1bXY"),
+        "nothing": encoded(instance(3)).replace(b"Family3", b"\xff\xfe\xfd\x81\x8d\x8f\x90"),
+    }
+    for name, data in wrong.items():
+        drop(command.spool / f"{name}.dcm", data)
+    assert command.once() == {"arrived": 3, "archived": 3, "thumbnails": 3}
+    query = "SELECT patient_name, attributes ->> '$.PatientName' FROM images JOIN headers"
+    rows = command.rows(f"{query} USING (instance_id) ORDER BY patient_id")
+    assert ("M\ufffdller^J\ufffdrg", r"M\xFCller^J\xF6rg") in rows
+    assert [row["patient_name"] for row in command.json("find", "ller")] == [
+        "M\ufffdller^J\ufffdrg"
+    ]
+    assert len(command.json("find", "given3")) == 1
+    for detail in command.rows("SELECT detail FROM arrivals"):
+        assert "undecodable-text" in detail
     command.verify()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ingester import durable
-from ingester.index import Writer
+from ingester.index import Reader, Writer
 from ingester.model import SystemClock
 from ingester.service.snapshots import Snapshots
 from tests.unit.index.records import archived, header
@@ -242,3 +242,37 @@ def test_a_copy_that_fails_is_told_and_tried_again(
     assert studies(snapshot) == 1
     assert not snapshot.with_name("index-snapshot.db.part").exists()
     assert studies(taken(index)) == 2
+
+
+_READS_THE_INDEX = """
+import os, sys
+from pathlib import Path
+from ingester.index import Reader
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[1]))
+with Reader.open(Path(sys.argv[3])) as reader:
+    print(reader.rows("SELECT count(*) AS n FROM study_list")[0]["n"])
+"""
+
+
+@pytest.mark.parametrize("left", [(), ("-wal",), ("-wal", "-shm")])
+def test_a_member_of_the_group_reads_the_index_itself_of_a_still_service(
+    index: Path, left: tuple[str, ...]
+) -> None:
+    """Readers leave an empty log behind, whose shared memory another may have removed."""
+    for suffix in left:
+        path = index.with_name(index.name + suffix)
+        path.write_bytes(b"")
+        path.chmod(0o640)
+    if os.getuid() == 0:
+        for path in index.parent.iterdir():
+            os.chown(path, -1, GROUP)
+        arguments = [str(STRANGER), str(GROUP), str(index)]
+        done = subprocess.run(
+            [sys.executable, "-c", _READS_THE_INDEX, *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == "1\n", done.stderr
+    with Reader.open(index) as reader:
+        assert reader.rows("SELECT count(*) AS n FROM study_list") == [{"n": 1}]
