@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ingester.index.names import HAS_DIGRAPH, wanted, words_of
 
@@ -21,44 +21,57 @@ def matching(words: Sequence[str]) -> tuple[str, list[str]]:
     parts = [part for word in words for part in words_of(word)]
     conditions, values = ["0"] if words and not parts else ["1"], list[str]()
     for word in parts:
-        condition, its_values = _matching(word)
-        conditions.append(condition)
+        # Patients are compared once, and not with each of their studies again.
+        of_patient, its_values = _of_patient(word)
         values += its_values
-    return (
-        "FROM studies AS s JOIN patients AS p ON p.patient_key = s.patient_key"
-        f" WHERE {' AND '.join(conditions)}",
-        values,
-    )
+        of_study, its_values = _of_study(word)
+        values += its_values
+        conditions.append(
+            f"(s.patient_key IN (SELECT patient_key FROM patients WHERE {of_patient})"
+            f" OR {of_study})"
+        )
+    return f"FROM studies AS s WHERE {' AND '.join(conditions)}", values
 
 
-def _matching(word: str) -> tuple[str, list[str]]:
+def _of_patient(word: str) -> tuple[str, list[str]]:
     look = wanted(word)
-    texts = dict.fromkeys((word, unicodedata.normalize("NFKC", word)))  # full-width digits
-    conditions: list[str] = []
-    values: list[str] = []
-    for condition, its_values in (
-        ("instr(p.patient_name_folded, ?)", look.folded),
-        ("instr(replace(p.patient_name_folded, ' ', ''), ?)", look.joined),
-        ("instr(replace(replace(p.patient_name_normalised, '^', ''), ' ', ''), ?)", look.signs),
-        ("instr(lower(p.patient_id), lower(?))", texts),
-        ("instr(lower(s.accession_number), lower(?))", texts),
+    condition, values = _any(
+        ("instr(patient_name_folded, ?)", look.folded),
+        ("instr(replace(patient_name_folded, ' ', ''), ?)", look.joined),
+        ("instr(replace(replace(patient_name_normalised, '^', ''), ' ', ''), ?)", look.signs),
+        ("instr(lower(patient_id), lower(?))", _texts(word)),
+    )
+    if look.shortened is not None:
+        condition += " OR (patient_name GLOB ? AND instr(patient_name_folded, ?))"
+        values += [HAS_DIGRAPH, look.shortened]
+    return condition, values
+
+
+def _of_study(word: str) -> tuple[str, list[str]]:
+    look = wanted(word)
+    condition, values = _any(
+        ("instr(lower(s.accession_number), lower(?))", _texts(word)),
         ("instr(folded(s.study_description), ?)", (*look.folded, *look.joined)),
         ("instr(upper(s.study_description), ?)", look.signs),
         ("s.study_instance_uid = ?", [word]),
         ("s.study_instance_uid IN (SELECT study_instance_uid FROM series WHERE modality = ?)",
          [word.upper()]),
-    ):  # fmt: skip
-        for value in its_values:
-            conditions.append(condition)
-            values.append(value)
-    if look.shortened is not None:
-        conditions.append("(p.patient_name GLOB ? AND instr(p.patient_name_folded, ?))")
-        values += [HAS_DIGRAPH, look.shortened]
+    )  # fmt: skip
     date = _beginning_of_date(word)
     if date is not None:
-        conditions.append("substr(s.study_date, 1, length(?)) = ?")
+        condition += " OR substr(s.study_date, 1, length(?)) = ?"
         values += [date, date]
-    return f"({' OR '.join(conditions)})", values
+    return condition, values
+
+
+def _texts(word: str) -> Iterable[str]:
+    return dict.fromkeys((word, unicodedata.normalize("NFKC", word)))  # full-width digits
+
+
+def _any(*conditions: tuple[str, Iterable[str]]) -> tuple[str, list[str]]:
+    """Join each condition, once for each of its values, by OR."""
+    pairs = [(condition, value) for condition, values in conditions for value in values]
+    return " OR ".join(condition for condition, _ in pairs), [value for _, value in pairs]
 
 
 def _beginning_of_date(word: str) -> str | None:
