@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingester.check import swap
-from ingester.check.additions import carry_additions
+from ingester.check.additions import Carried, carry_additions
 from ingester.check.carry import carry_over
 from ingester.check.differences import Difference, compared
 from ingester.check.findings import Finding, FindingKind, Progress
@@ -137,7 +137,7 @@ def rebuild(
             objects = writer.run_in_transaction(_count)
             writer.checkpoint(idle=True)
         former.close()
-        added = carry_additions(former.path, new)
+        added = carry_additions(former.path, new) if former.was_there else Carried()
         if added.count:
             carried.rows["additions"] = added.count
         differences = _differences(former, new)

@@ -105,7 +105,7 @@ class Commands(click.Group):
             _complain(str(error))
             ctx.exit(COULD_NOT_RUN)
         except IngesterError as error:
-            _complain(str(error))
+            _complain(" ".join(filter(None, (str(error), getattr(error, "remedy", None)))))
             ctx.exit(getattr(ctx, "refused_exit", COULD_NOT_RUN))
         except KeyboardInterrupt:
             _complain(_INTERRUPTED.get(ctx.invoked_subcommand or "", "interrupted"))
@@ -114,7 +114,9 @@ class Commands(click.Group):
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _complain(f"{where}{error.strerror or error}")
+            is_shut = isinstance(error, PermissionError)
+            hint = "; run it as the service's own user, or one of its group" if is_shut else ""
+            _complain(f"{where}{error.strerror or error}{hint}")
             ctx.exit(COULD_NOT_RUN)
 
 
@@ -126,9 +128,9 @@ def _complain(sentence: str) -> None:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start here: ingester run, then ingester demo. Each command has its own --help. "
-    "To complete commands with Tab, in bash: "
-    'eval "$(_INGESTER_COMPLETE=bash_source ingester)" (zsh, fish: docs/commands.md).',
+    epilog="Start here: ingester run, then ingester demo. Each command has its own --help.\n\n"
+    "\b\nTab completes in bash after this (zsh, fish: docs/commands.md):\n"
+    '  eval "$(_INGESTER_COMPLETE=bash_source ingester)"',
 )
 @click.option(
     "--config",

@@ -1,4 +1,4 @@
-"""Reading the index for commands; a damaged one is answered with the remedy.
+"""Reading the index for commands, which may end with Ctrl-C.
 
 A question may take long, and SQLite answers without coming back to Python.  So it is
 told to come back now and then, which is when Python hears of Ctrl-C.
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ingester.config import Settings
-from ingester.errors import Fatal, Retry
-from ingester.index.connection import Corrupt
+from ingester.errors import Retry
 from ingester.index.readers import Reader
 
 #: So many steps of SQLite's machine take some milliseconds.
@@ -26,7 +25,9 @@ def open_index(settings: Settings) -> Iterator[Reader]:
     Raises
     ------
     Fatal
-        there is no index yet, it is of another schema, or it is damaged.
+        there is no index yet, or it is of another schema.
+    Corrupt
+        it is damaged.
     KeyboardInterrupt
         somebody pressed Ctrl-C during a question.
     """
@@ -34,8 +35,6 @@ def open_index(settings: Settings) -> Iterator[Reader]:
         with Reader.open(settings.index.path) as reader:
             reader.connection.set_progress_handler(_come_back, _STEPS)
             yield reader
-    except Corrupt as error:
-        raise Fatal(f"{error} Stop the service and run `ingester rebuild`.") from error
     except (Retry, sqlite3.OperationalError) as error:
         if _is_interrupted(error) or _is_interrupted(error.__cause__):
             raise KeyboardInterrupt from error

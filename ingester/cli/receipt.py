@@ -43,7 +43,7 @@ _COLUMNS = (
     epilog=example(
         "ingester receipt CD_4711",
         "ingester receipt CD_4711 --expect /media/cdrom/DICOMDIR",
-        "sha256sum -r * > ~/list && ingester receipt march --source CT1 --expect ~/list --csv",
+        "sha256sum *.dcm > ~/list && ingester receipt march --source CT1 --expect ~/list --csv",
     )
 )
 @click.argument("batch", shell_complete=completing.batches)

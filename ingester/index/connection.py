@@ -46,6 +46,7 @@ TRANSIENT = frozenset(
 _MEANING = {
     sqlite3.SQLITE_BUSY: "another program is changing it, perhaps a viewer with unsaved changes",
     sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_CANTOPEN: "this user may not open it; use the service's own user or group",
 }
 PAGE_BYTES = 4096
 #: So long the writer waits for somebody else's lock before the caller is told.
@@ -56,6 +57,8 @@ _UNREADABLE = re.compile(r"malformed database schema \((.*)\) - (unknown functio
 
 class Corrupt(IngesterError):
     """The index is damaged: keep it aside and rebuild it from the archive."""
+
+    remedy = "Stop the service and run `ingester rebuild`."
 
 
 def is_missing(path: Path) -> bool:
@@ -241,4 +244,7 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
     application_id: int = connection.execute("PRAGMA application_id").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application_id != APPLICATION_ID and (application_id or tables):
-        raise Fatal(f"{path} is an SQLite database, but not an index of ingester.")
+        raise Fatal(
+            f"{path} is an SQLite database, but not an index of ingester. Move it elsewhere, or "
+            "name another file in [index] path."
+        )

@@ -148,12 +148,6 @@ def migrate(
         _change(connection, path, migrations, None)
 
 
-def is_current(connection: sqlite3.Connection) -> bool:
-    """Return whether this index has the newest schema: a reader does not change it."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version == len(MIGRATIONS)
-
-
 def refuse_other_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse to read an index whose tables are not those that this program knows.
 

@@ -78,6 +78,8 @@ class Reader:
         Corrupt
             There is one, and it is damaged.
         """
+        if not path.parent.is_dir():
+            raise Fatal(f"There is no folder {path.parent}; is a disk not mounted?")
         if is_missing(path):
             raise Fatal(f"There is no index at {path} yet: `ingester run` makes it.")
         with translated(path):

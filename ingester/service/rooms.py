@@ -176,6 +176,22 @@ def _check_index_path(settings: Settings) -> None:
         raise Fatal(f"the index {path} is a symbolic link; write where it leads into [index] path")
     if not path.parent.is_dir():
         raise Fatal(f"the index's folder {path.parent} is not there; is a disk not mounted?")
+    if path.is_dir():
+        raise Fatal(f"the index {path} is a folder; name a file in [index] path")
+    for each in (path.parent, path):
+        # Waiting would not help; and a person is there to be told.
+        if each.exists() and not os.access(each, os.R_OK | os.W_OK):
+            raise Fatal(
+                f"{each} may not be read and written by this user; run as the user that owns the "
+                f"archive ({_owner(path.parent)}), or give it the permission"
+            )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
 
 
 def make_folders(settings: Settings, spool: Spool, archive: Archive) -> None:

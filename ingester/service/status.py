@@ -19,8 +19,9 @@ from ingester import __version__
 from ingester.claims import count_claimed
 from ingester.config import Settings
 from ingester.control import Document
+from ingester.errors import Fatal
 from ingester.index.connection import connect_reader, is_missing, translated
-from ingester.index.migrations import is_current
+from ingester.index.migrations import refuse_other_schema
 from ingester.ingest import Counts
 from ingester.model import Clock, moment
 from ingester.service.rooms import make_spool
@@ -143,9 +144,12 @@ def _of_index(settings: Settings, clock: Clock, *, is_there: bool) -> tuple[Docu
             translated(settings.index.path),
             closing(connect_reader(settings.index.path)) as connection,
         ):
-            if is_current(connection):
+            try:
+                refuse_other_schema(connection, settings.index.path)
+            except Fatal as error:
+                trouble = str(error)
+            else:
                 return from_index(connection, clock), None
-            trouble = "the index was made by another version; `ingester run` brings it up to date"
     nothing: Document = {"pending_derivatives": None, "latest_problems": []}
     return {**dict.fromkeys(_UNKNOWN), **nothing}, trouble
 

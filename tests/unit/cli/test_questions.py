@@ -198,4 +198,4 @@ def test_status_of_an_index_that_is_not_yet_brought_up_to_date_says_what_to_do(
         connection.execute("PRAGMA user_version = 1")
     told = old.run("status")
     assert told.exit_code == 2
-    assert "`ingester run` brings it up to date" in told.stdout
+    assert "it brings the index up to date" in told.stdout
