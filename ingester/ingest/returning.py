@@ -129,11 +129,15 @@ def _send_together(
     for each in meant:
         changed |= _put_back(spool, each)
     for level in durable.deepest_first(changed):
-        list(pool.map(durable.flush_folder, level))
-    list(pool.map(durable.flush_folder, [each.folder for each in meant]))
+        list(pool.map(_flush_names, level))
+    list(pool.map(_flush_names, [each.folder for each in meant]))
     writer.mark_all_retried([(each.told.arrival_id, each.new_id) for each in meant], _now(clock))
     for each in meant:
         remove_tree(each.folder)
+
+
+def _flush_names(folder: Path) -> None:
+    durable.flush_folder(folder)
 
 
 def _name_successor(each: _Return) -> None:

@@ -108,10 +108,11 @@ def test_a_list_of_hashes_tells_what_arrived_and_what_not(
 
 def test_beside_a_running_service_it_says_what_still_waits(command: Command, cd: Path) -> None:
     with command.service() as service:
-        shutil.copytree(cd, command.spool / "CD_4711")
+        (command.spool / "CD_4711").mkdir()
         with (command.spool / "CD_4711" / "late").open("wb") as late:
             late.write(encoded(instance(9))[:-40])
             late.flush()
+            shutil.copytree(cd, command.spool / "CD_4711", dirs_exist_ok=True)
             service.await_outcomes({"archived": 10, "foreign": 3})
             said = command.run("receipt", "CD_4711", exit_code=1)
             assert "NOT COMPLETE" in said
