@@ -39,13 +39,15 @@ class Site:
         sources: tuple[str, ...] = ("CT1",),
         settings: IngestSettings | None = None,
         clock: Clock | None = None,
+        index: str = "archive/index.db",
     ) -> None:
         self.root = root
         (root / "spool").mkdir(parents=True, exist_ok=True)
         (root / "archive").mkdir(exist_ok=True)
         self.spool = Spool(root / "spool", sources=sources)
         self.archive = Archive(root / "archive")
-        self.index = root / "archive" / "index.db"
+        self.index = root / index
+        self.index.parent.mkdir(exist_ok=True)
         self.clock: Clock = clock or SystemClock()
         self.settings = settings or IngestSettings(is_impatient=True)
 

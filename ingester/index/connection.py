@@ -7,7 +7,6 @@ stays what it is: a mistake of the program.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from ingester import durable
 from ingester.errors import Fatal, IngesterError, Retry
 from ingester.index.additions import quoted
 
@@ -95,12 +93,8 @@ def translated(path: Path) -> Iterator[None]:
         raise
 
 
-def connect_writer(path: Path, mode: int) -> sqlite3.Connection:
-    """Open the one writing connection, making the file where there is none."""
-    is_new = not path.exists()
-    if is_new:
-        os.close(durable.create(path, mode))
-        durable.flush_folder(path.parent)
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open the one writing connection to a file that is there, empty or an index."""
     connection = sqlite3.connect(
         path, isolation_level=None, cached_statements=256, check_same_thread=False
     )

@@ -14,6 +14,7 @@ because a COMMIT that failed may or may not have happened: the caller asks `fini
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -386,7 +387,7 @@ class Writer:
         if self._open_connection is None:
             if is_missing(self.path):
                 self._make()
-            connection = connect_writer(self.path, self._mode)
+            connection = connect_writer(self.path)
             try:
                 migrate(connection, self.path)
                 promoted = self._promote(connection, progress)
@@ -408,7 +409,8 @@ class Writer:
             for suffix in _SUFFIXES:
                 durable.unlink(path.with_name(path.name + suffix))
         durable.unlink(aside)
-        connection = connect_writer(aside, self._mode)
+        os.close(durable.create(aside, self._mode))
+        connection = connect_writer(aside)
         try:
             migrate(connection, aside)
         finally:

@@ -549,8 +549,10 @@ class Disk:
 
     # ------------------------------------------------------------------- what may be left
 
-    def states(self, chance: random.Random, most: int) -> Iterator[State]:
-        """Yield states that a power cut now may leave: the telling ones first, then any."""
+    def states(
+        self, chance: random.Random, most: int, is_wanted: Callable[[State], bool]
+    ) -> Iterator[State]:
+        """Yield wanted states that a power cut now may leave: the telling ones first."""
         everything = range(len(self._pending))
         losses = LOSSES if any(node.is_dirty for node in self._nodes.values()) else ("none",)
         wanted: list[Sequence[int]] = [[], everything]
@@ -567,11 +569,29 @@ class Disk:
                 ]
             for loss in losses if number < 2 else (chance.choice(losses),):
                 state = State(self.closed(kept), loss, chance.random() < 0.5)
-                if state not in seen:
+                if state not in seen and is_wanted(state):
                     seen.add(state)
                     yield state
                 if len(seen) >= most:
                     return
+
+    def is_possible(self, state: State, elsewhere: Disk) -> bool:
+        """Return whether this disk too could be left as *elsewhere*, which forgot flushes.
+
+        Both have taken the same steps.
+        """
+        pending = {id(names) for names in self._pending}
+        for position, names in enumerate(elsewhere._pending):
+            if position not in state.kept and id(names) not in pending:
+                return False  # undone there, durable here
+        for number, node in elsewhere._nodes.items():
+            mine = self._nodes[number]
+            if not mine.is_dirty and elsewhere._bytes(node, state) != node.written:
+                return False
+            saved = (node.saved_mode, node.saved_mtime_ns)
+            if not state.keeps_seals and saved != (mine.saved_mode, mine.saved_mtime_ns):
+                return False
+        return True
 
     def _listings(self, state: State) -> dict[int, dict[str, int]]:
         listings = {number: dict(node.listing) for number, node in self._nodes.items()}

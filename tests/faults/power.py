@@ -21,7 +21,7 @@ from tests.faults.disk import Disk, Recorder, State, Trace
 from tests.faults.everything import fill
 from tests.site import Site, digest
 
-INDEX = "archive/index.db"
+_WHOLE = {"archived", "duplicate"}
 _SETTLED = "arrival_id, source, original_name, sha256"
 
 
@@ -30,7 +30,8 @@ class Scenario:
     """Something that is done to a site while it is recorded.
 
     `prepare` makes what lies there before; `run` is recorded.  `is_resumed`: what the service
-    does by itself when the power is back ends as the run would have ended.
+    does by itself when the power is back ends as the run would have ended.  `is_whole`: nothing
+    but whole objects is there, so nothing may be set aside.
     """
 
     name: str
@@ -38,10 +39,13 @@ class Scenario:
     run: Callable[[Site, Recorder], None]
     intake: Literal["auto", "link", "copy"] = "auto"
     is_resumed: bool = True
+    is_whole: bool = False
+    index: str = "archive/index.db"
 
     def site(self, root: Path) -> Site:
         """Open the site below *root*."""
-        return Site(root, settings=IngestSettings(is_impatient=True, intake=self.intake))
+        settings = IngestSettings(is_impatient=True, intake=self.intake)
+        return Site(root, settings=settings, index=self.index)
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,26 @@ class Run:
     def states(
         self, seed: int, most: int, *, forgotten: str | None = None, is_fresh: bool = False
     ) -> Iterator[tuple[Disk, State]]:
-        """Yield different states, up to *most* at each step."""
+        """Yield different states, up to *most* at each step.
+
+        Where flushes are *forgotten*: only those that were impossible with them.
+        """
         seen: set[bytes] = set()
         chance = random.Random(seed)
-        disk = Disk(self.trace, INDEX, forgotten=forgotten, is_fresh=is_fresh)
+        index = self.scenario.index
+        disk = Disk(self.trace, index, forgotten=forgotten, is_fresh=is_fresh)
+        whole = Disk(self.trace, index, is_fresh=is_fresh)
+
+        def is_wanted(state: State) -> bool:
+            return forgotten is None or not whole.is_possible(state, disk)
+
         while True:
-            for each in disk.states(chance, most):
+            for each in disk.states(chance, most, is_wanted):
                 fingerprint = disk.fingerprint(each)
                 if fingerprint not in seen:
                     seen.add(fingerprint)
                     yield disk, each
+            whole.step()
             if disk.step() is None:
                 return
 
@@ -80,7 +94,7 @@ class Run:
                 site.check()
             except (AssertionError, OSError, sqlite3.Error) as error:
                 return f"{type(error).__name__}: {error}"
-            lost = settled - settled_in((root / INDEX).read_bytes())
+            lost = settled - settled_in(site.index.read_bytes())
             if lost:
                 return f"outcomes that were committed are gone: {lost}"
             have = digests(root)
@@ -91,6 +105,8 @@ class Run:
             set_aside = "SELECT sha256 FROM arrivals WHERE outcome IN ('quarantined', 'foreign')"
             if bad := {sha for sha in site.rows(set_aside) if sha is not None} - have:
                 return f"what was set aside is gone: {bad}"
+            if self.scenario.is_whole and (found := site.outcomes()).keys() - _WHOLE:
+                return f"a whole object was taken for something else: {found}"
             is_equal_in_the_end = self.scenario.is_resumed and not is_fresh
             if is_equal_in_the_end and (found := summary(site)) != self.expected:
                 return f"ends otherwise: {found}"
@@ -212,7 +228,32 @@ COPIED = Scenario(
     _ingest,
     "copy",
 )
-RECEIVE = Scenario("objects are received", lambda _site: None, _receive, is_resumed=False)
-BRING = Scenario("a CD is brought and taken away", _make_originals, _bring, is_resumed=False)
+APART = Scenario("an index in a folder of its own", fill, _ingest, index="index/of site.db")
+RECEIVE = Scenario(
+    "objects are received", lambda _site: None, _receive, is_resumed=False, is_whole=True
+)
+BRING = Scenario(
+    "a CD is brought and taken away", _make_originals, _bring, is_resumed=False, is_whole=True
+)
 RETRY = Scenario("quarantined files are sent back", _set_aside, _retry, is_resumed=False)
-SCENARIOS = (INGEST, COPIED, RECEIVE, BRING, RETRY)
+SCENARIOS = (INGEST, COPIED, APART, RECEIVE, BRING, RETRY)
+
+#: Every flush of the program, and a run in which it is needed.
+FLUSHES = {
+    "archive:flush_homes": INGEST,
+    "archive:make_homes": INGEST,
+    "claims:keep": INGEST,
+    "handover:_flush": BRING,
+    "handover:_flush_folder": BRING,
+    "index.writer:_make": APART,
+    "ingest.returning:_flush_names": RETRY,
+    "ingest.returning:_name_successor": RETRY,
+    "ingest.sealing:_seal_and_flush": INGEST,
+    "prepare:_write_copy": COPIED,
+    "quarantine:_make_durable": INGEST,
+    "quarantine:finish_quarantine": INGEST,
+    "quarantine:quarantine": INGEST,
+    "receivers.flusher:_lead": RECEIVE,
+    "receivers.landing:finish": RECEIVE,
+    "unpack:extract": INGEST,
+}

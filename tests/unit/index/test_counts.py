@@ -240,7 +240,7 @@ def test_an_index_of_an_earlier_version_becomes_what_a_new_one_is(
     fresh: Path, tmp_path: Path, version: int
 ) -> None:
     path = tmp_path / "index.db"
-    with closing(connect_writer(path, 0o640)) as connection:
+    with closing(connect_writer(path)) as connection:
         for step in migrations.MIGRATIONS[:version]:
             step(connection)
         connection.execute(f"PRAGMA user_version = {version}")

@@ -70,7 +70,7 @@ def test_a_new_index_is_whole_before_it_has_its_name(tmp_path: Path) -> None:
 
 def test_an_index_is_read_while_it_is_migrated_and_gets_columns(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
-    with closing(connect_writer(path, 0o640)) as old:
+    with closing(connect_writer(path)) as old:
         migrate(old, path, MIGRATIONS[:1])
         old.execute("DROP VIEW IF EXISTS images")
         old.execute("CREATE VIEW images AS SELECT * FROM instances")
