@@ -28,7 +28,9 @@ from tests.peers.reading import LISTED, QUERY
 from tests.stories.conftest import Command
 from tests.waiting import until
 
-OBJECTS, MORE = 2500, 250
+#: How many objects come at first, at the least; the longer the ingest, the more is read.
+OBJECTS = int(os.environ.get("INGESTER_OBJECTS", "500"))
+MORE = 100
 ROOT = Path(__file__).parents[2]
 #: Each asks at least so often; `ingester sql` starts a whole Python each time.
 FEWEST = {"sqlite3": 30, "datasette": 30, "duckdb": 10, "pandas": 10, "ingester sql": 5}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -161,21 +159,3 @@ class TestSize:
 
     def test_even_size_needs_no_padding(self) -> None:
         assert Size(96, 64, (96, 64)).filters() == []
-
-
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
-def test_ffprobe_agrees(tmp_path: Path) -> None:
-    made(gray(9, 65, 97), tmp_path / "a.mp4")
-    entries = (
-        "stream=codec_name,profile,pix_fmt,width,height,color_range,color_space,nb_read_frames"
-    )
-    said = subprocess.run(
-        [
-            *("ffprobe", "-v", "error", "-count_frames", "-show_entries", entries),
-            *("-of", "csv=p=0", str(tmp_path / "a.mp4")),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert said.strip() == "h264,High,98,66,yuv420p,tv,bt709,9"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import ssl
-import subprocess
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
@@ -211,20 +210,14 @@ def test_other_operations_are_refused_cleanly(scp: Running, field: int) -> None:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two self-signed certificates, the server's and the client's."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("makes its certificates with the openssl program")
+    """A certificate of the server's and one of the client's, each by an authority of its own."""
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("server", "client"):
-        key = ["-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key"]
-        names = ["-subj", f"/O=Clinic/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-        subprocess.run(
-            [program, "req", "-x509", *key, *names, "-days", "2", "-out", f"{name}.pem"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
+        authority = trustme.CA()
+        made = authority.issue_cert("127.0.0.1", common_name=name)
+        made.private_key_pem.write_to_path(folder / f"{name}.key")
+        made.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+        authority.cert_pem.write_to_path(folder / f"{name}-authority.pem")
     return folder
 
 
@@ -237,7 +230,7 @@ def with_tls(certificates: Path, **changes: Any) -> dict[str, Any]:
 
 
 def client_context(certificates: Path, *, is_known: bool = True) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(certificates / "server.pem"))
+    context = ssl.create_default_context(cafile=str(certificates / "server-authority.pem"))
     if is_known:
         context.load_cert_chain(certificates / "client.pem", certificates / "client.key")
     return context
@@ -261,7 +254,7 @@ def test_storing_over_tls(start: Start, associate: Associate, certificates: Path
 def test_a_client_is_known_by_its_certificate(
     start: Start, associate: Associate, certificates: Path
 ) -> None:
-    known = with_tls(certificates, tls_client_ca=str(certificates / "client.pem"))
+    known = with_tls(certificates, tls_client_ca=str(certificates / "client-authority.pem"))
     contexts = [(Verification, ImplicitVRLittleEndian)]
     for name, is_admitted in (("client", True), ("O=Clinic,CN=client", True), ("other", False)):
         scp = start(**known, allow=(f"tls:{name}",))
