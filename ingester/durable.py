@@ -196,11 +196,12 @@ def write(descriptor: int, data: bytes | memoryview, path: Path) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a small new file and flush its bytes; the name needs `flush_folder`."""
+def write_file(path: Path, data: bytes | Iterable[bytes], mode: int) -> None:
+    """Write a new file and flush its bytes; the name needs `flush_folder`."""
     descriptor = create(path, mode)
     try:
-        write(descriptor, data, path)
+        for piece in [data] if isinstance(data, bytes) else data:
+            write(descriptor, piece, path)
         flush_file(descriptor, path)
     finally:
         os.close(descriptor)
@@ -211,7 +212,7 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def replace_file(path: Path, data: bytes, mode: int) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes], mode: int) -> None:
     """Put *data* under *path* as a whole or not at all, durably.
 
     One writer per path: what an interrupted earlier call left beside it is removed.

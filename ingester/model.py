@@ -163,6 +163,11 @@ def new_id(at: datetime) -> str:
         return f"{_last_id:016x}{os.urandom(4).hex()}"
 
 
+def first_id(at: datetime) -> str:
+    """Return what sorts before every id that was made at *at* or later."""
+    return f"{int(at.timestamp() * 1_000_000):016x}"
+
+
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
     """What `stat` says of a file; two equal ones mean "not touched in between"."""

@@ -13,7 +13,7 @@ import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -22,6 +22,7 @@ from typing import Any
 
 from ingester.archive import Archive
 from ingester.claims import REASON
+from ingester.completion import Origin
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings
 from ingester.model import Clock, SystemClock
@@ -52,7 +53,13 @@ class Site:
         self.settings = settings or IngestSettings(is_impatient=True)
 
     @contextmanager
-    def ingesting(self, executor: Executor | None = None, **settings: Any) -> Iterator[Ingest]:
+    def ingesting(
+        self,
+        executor: Executor | None = None,
+        *,
+        lies_in_spool: Callable[[Origin], bool] = lambda _: False,
+        **settings: Any,
+    ) -> Iterator[Ingest]:
         """Open an ingest as a service would at its start; recover first."""
         self.spool.make_folders()
         self.archive.make_folders()
@@ -64,6 +71,7 @@ class Site:
             lambda: executor or InlineExecutor(),
             replace(self.settings, **settings),
             self.clock,
+            lies_in_spool=lies_in_spool,
         )
         try:
             ingest.recover()

@@ -30,6 +30,7 @@ from ingester.model import Instance, Reason
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _MEDIA_SOP_CLASS, _MEDIA_SOP_INSTANCE, _SOURCE_AE = 0x00020002, 0x00020003, 0x00020016
+_DIRECTORY_RECORDS = 0x00041220
 
 _UID_NAMES = {
     _SOP_CLASS: ("SOP Class UID", Reason.NO_SOP_CLASS_UID),
@@ -73,11 +74,16 @@ def read_header(
 
 
 def is_directory(parsed: Parsed) -> bool:
-    """Tell whether the file is a DICOMDIR."""
-    for raw in (parsed.meta_value(_MEDIA_SOP_CLASS), _first(parsed.elements, _SOP_CLASS)):
-        if raw is not None and raw.rstrip(b"\0 ") == MEDIA_STORAGE_DIRECTORY.encode():
-            return True
-    return False
+    """Tell whether the file is a DICOMDIR.
+
+    One without File Meta Information is told by its directory records, for only that
+    names its class.
+    """
+    classes = (parsed.meta_value(_MEDIA_SOP_CLASS), _first(parsed.elements, _SOP_CLASS))
+    named = [raw.rstrip(b"\0 ") for raw in classes if raw is not None]
+    if named:
+        return MEDIA_STORAGE_DIRECTORY.encode() in named
+    return any(tag == _DIRECTORY_RECORDS for tag, _, _ in parsed.elements)
 
 
 def instance(

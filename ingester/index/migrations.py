@@ -103,6 +103,13 @@ def _index_by_series(connection: sqlite3.Connection) -> None:
     index_by_series(connection)
 
 
+def _find_unpacked(connection: sqlite3.Connection) -> None:
+    """Find archive files and DICOMDIRs: few rows, and asked for at each start."""
+    connection.execute(
+        "CREATE INDEX arrivals_unpacked ON arrivals (arrival_id) WHERE outcome = 'unpacked'"
+    )
+
+
 #: Index 0 leads to `user_version` 1, and so on.
 MIGRATIONS: tuple[Migration, ...] = (
     _make_first_schema,
@@ -113,6 +120,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _count_derivatives,
     _place_decisions_among_objects,
     _index_by_series,
+    _find_unpacked,
 )
 
 

@@ -148,6 +148,41 @@ def recorded_members(connection: sqlite3.Connection, arrival_id: str) -> dict[in
     return dict(found)
 
 
+def incomplete_media(
+    connection: sqlite3.Connection, since: str
+) -> list[tuple[str, str, str | None, str]]:
+    """Return id, source, batch and name of DICOMDIRs that named more than there was."""
+    found = connection.execute(
+        "SELECT arrival_id, source, batch, original_name FROM arrivals"
+        " WHERE outcome = 'unpacked' AND arrival_id >= ?"
+        " AND json_extract(detail, '$.missing') > 0 ORDER BY arrival_id",
+        (since,),
+    )
+    return [tuple(row) for row in found]
+
+
+def stored_names(
+    connection: sqlite3.Connection, source: str, batches: Collection[str]
+) -> list[str]:
+    """Return the original names of what is archived of these batches."""
+    found = connection.execute(
+        "SELECT original_name FROM arrivals WHERE source = ?"
+        " AND batch IN (SELECT value FROM json_each(?))"
+        " AND outcome IN ('archived', 'duplicate', 'variant', 'conflict')",
+        (source, json.dumps(list(batches))),
+    )
+    return [name for (name,) in found]
+
+
+def put_detail(
+    connection: sqlite3.Connection, arrival_id: str, detail: Mapping[str, type_json]
+) -> None:
+    """Replace what an arrival tells of itself."""
+    connection.execute(
+        "UPDATE arrivals SET detail = ? WHERE arrival_id = ?", (_json(detail), arrival_id)
+    )
+
+
 class InstanceInsert:
     """Puts arrival records in, each within a savepoint of its own."""
 

@@ -66,9 +66,20 @@ def explained(arrival: Mapping[str, Any]) -> str:
         if arrival.get("retried_as"):
             return f"{words} It was sent back as arrival {arrival['retried_as']}."
         return words
+    if outcome == "unpacked" and "referenced" in told:
+        return _directory(told)
     if told.get("adopted"):
         return "Found in the archive without a row, and given one."
     return _PLAIN.get(outcome, str(outcome))
+
+
+def _directory(told: Mapping[str, Any]) -> str:
+    referenced, missing = int(told["referenced"]), int(told.get("missing") or 0)
+    words = f"A DICOMDIR, the list of what is on a medium: it names {referenced} files"
+    if not missing:
+        return f"{words}, and all are in the archive."
+    are = "1 of them is" if missing == 1 else f"{missing} of them are"
+    return f"{words}; {are} not in the archive."
 
 
 def _duplicate(told: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ from ingester.index.migrations import MIGRATIONS, keep_copy, migrate, ours_in
 from ingester.index.rows import Event, NotRecorded
 from ingester.index.words import listed
 from ingester.keywords import Column
-from ingester.model import ArrivalRecord, Derivative, Kind, KnownVersion
+from ingester.model import ArrivalRecord, Derivative, Kind, KnownVersion, type_json
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,23 @@ class Writer:
         """Return number and size of an archive file's members that have their row already."""
         with self._reading() as connection:
             return rows.recorded_members(connection, arrival_id)
+
+    def incomplete_media(self, since: str) -> list[tuple[str, str, str | None, str]]:
+        """Return id, source, batch and name of DICOMDIRs that named more than there was.
+
+        Of those whose arrival id is *since* or later.
+        """
+        with self._reading() as connection:
+            return rows.incomplete_media(connection, since)
+
+    def stored_names(self, source: str, batches: Collection[str]) -> list[str]:
+        """Return the original names of what is archived of these batches."""
+        with self._reading() as connection:
+            return rows.stored_names(connection, source, batches)
+
+    def put_detail(self, arrival_id: str, detail: Mapping[str, type_json]) -> None:
+        """Replace what an arrival tells of itself."""
+        self.run_in_transaction(lambda c: rows.put_detail(c, arrival_id, detail))
 
     def record(
         self, records: Sequence[ArrivalRecord], *, announce: bool = True

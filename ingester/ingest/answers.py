@@ -126,11 +126,11 @@ class Answers:
     def _container(
         self, item: Item, prepared: Prepared, container: Container
     ) -> Entry | Unpacking | Directory:
-        if container.kind is ContainerKind.DICOMDIR:
-            return Directory(item, prepared)
-        # An archive file that lies in no folder is a batch of its own name.
+        # What brings others along and lies in no folder is a batch of its own name.
         name = item.claim.original_name.rsplit("/", 1)[-1]
         item.claim = replace(item.claim, batch=item.claim.batch or name)
+        if container.kind is ContainerKind.DICOMDIR:
+            return Directory(item, prepared)
         if item.claim.arrival_id.count(".") > _NESTED_ONCE:
             words = (
                 "An archive file inside an archive file inside an archive file is not unpacked:"

@@ -1,10 +1,8 @@
-"""Files that bring others along: archive files and DICOMDIRs.
+"""What one step of an archive file does to the disk and the index.
 
 An archive file stays claimed while its members, unpacked below its claim a page at
 a time, go through the line as claims of their own.  It is let go when every
-member's row is committed; a replay unpacks it again and skips the members that
-have a row.  A DICOMDIR is kept in `archive/.media/<id>/`, and what it names that
-is not archived is told in its arrival's detail.
+member's row is committed; a replay unpacks only those that have none.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from ingester import durable
-from ingester.archive import DERIVATIVE_MODE, Archive, remove_tree
+from ingester.archive import remove_tree
 from ingester.claims import arrived_at
 from ingester.index.writer import Writer
 from ingester.ingest.values import ArchiveProgress, IngestSettings, Item, Unpacking
@@ -25,13 +23,10 @@ from ingester.model import (
     Clock,
     Outcome,
     Prepared,
-    Refusal,
     moment,
+    type_json,
 )
-from ingester.unpack import ExtractRequest, Member, extract, read_dicomdir
-
-#: How many missing files of a DICOMDIR its arrival names one by one.
-_NAMED_MISSING = 1000
+from ingester.unpack import ExtractRequest, Member, extract
 
 
 def size_of(path: Path) -> int:
@@ -135,52 +130,13 @@ def progress_of(head: Unpacking) -> ArchiveProgress:
 
 def record(head: Unpacking, clock: Clock) -> ArrivalRecord:
     """Return the row of an archive file whose members all have theirs."""
-    return _unpacked(head.item, head.prepared, clock, {"members": head.finished})
+    return unpacked(head.item, head.prepared, clock, {"members": head.finished})
 
 
-def keep_dicomdir(
-    item: Item,
-    prepared: Prepared,
-    archive: Archive,
-    writer: Writer,
-    pool: Executor,
-    clock: Clock,
-) -> ArrivalRecord | Refusal | OSError:
-    """Keep a DICOMDIR and tell what it names that is not archived.
-
-    Where the file cannot be read, that error is the answer; others are raised.
-    """
-    claim = item.claim
-    try:
-        content = claim.path.read_bytes()
-        listing = pool.submit(read_dicomdir, str(claim.path)).result()
-    except OSError as error:
-        return error
-    if listing.refusal is not None:
-        return listing.refusal
-    home = archive.media / claim.arrival_id
-    durable.make_folder(home, 0o750)
-    if not (home / "DICOMDIR").exists():
-        durable.replace_file(home / "DICOMDIR", content, DERIVATIVE_MODE)
-    durable.flush_folder(archive.media)
-    uids = {each.sop_instance_uid for each in listing.references if each.sop_instance_uid}
-    known = writer.versions(uids)
-    missing = [each for each in listing.references if each.sop_instance_uid not in known]
-    detail: dict[str, object] = {
-        "kept_at": f".media/{claim.arrival_id}/DICOMDIR",
-        "referenced": len(listing.references),
-        "missing": len(missing),
-        "missing_files": [
-            {"file_id": each.file_id, "sop_instance_uid": each.sop_instance_uid}
-            for each in missing[:_NAMED_MISSING]
-        ],
-    }
-    return _unpacked(item, prepared, clock, detail)
-
-
-def _unpacked(
-    item: Item, prepared: Prepared, clock: Clock, detail: dict[str, object]
+def unpacked(
+    item: Item, prepared: Prepared, clock: Clock, detail: dict[str, type_json]
 ) -> ArrivalRecord:
+    """Return the row of a file that brought others along."""
     claim = item.claim
     return ArrivalRecord(
         arrival_id=claim.arrival_id,

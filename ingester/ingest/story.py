@@ -16,6 +16,7 @@ A file's way through this room, each step in the module of its name:
 
     claiming -> line -> answers -> batch -> publish (sealing, verdicts, adoption)
                         answers -> unpacking (containers) -> its members, in the line
+                        answers -> media (completeness): a DICOMDIR, after all around it
                         answers -> waiting -> the line again
 """
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import chain
 
@@ -34,6 +35,7 @@ from ingester.ingest.answers import Answers
 from ingester.ingest.batch import Batch
 from ingester.ingest.claiming import Claiming
 from ingester.ingest.line import Line
+from ingester.ingest.media import Media
 from ingester.ingest.pools import Pool
 from ingester.ingest.publish import Publisher
 from ingester.ingest.recovery import finish_half_done, retry
@@ -48,6 +50,7 @@ from ingester.ingest.values import (
     Counts,
     Directory,
     IngestSettings,
+    Origin,
     Turn,
     Unpacking,
 )
@@ -69,6 +72,8 @@ class Ingest:
         goes on where it left off; None for the same as for reading
     on_ready : called from any thread when a turn would find something to do
     on_recorded : called after each commit with its rows
+    lies_in_spool : whether a file of (source, batch) lies there unclaimed; asked where a
+        DICOMDIR waits for what it names
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Ingest:
         make_unpacking_pool: Callable[[], Executor] | None = None,
         on_ready: Callable[[], None] = lambda: None,
         on_recorded: Callable[[Sequence[ArrivalRecord]], None] = lambda _: None,
+        lies_in_spool: Callable[[Origin], bool] = lambda _: False,
     ) -> None:
         ignore_lease_breaks()
         self._spool = spool
@@ -100,7 +106,6 @@ class Ingest:
         self._batch = Batch(self._publisher, self._line, clock, self._after_commit)
         self._containers = Containers(
             spool,
-            archive,
             writer,
             self._line,
             self._batch,
@@ -108,6 +113,20 @@ class Ingest:
             self._unpacking,
             settings,
             clock,
+            on_ready=on_ready,
+            on_committed=self._after_commit,
+        )
+        self._media = Media(
+            spool,
+            archive,
+            writer,
+            self._batch,
+            self._answers,
+            self._unpacking,
+            settings,
+            clock,
+            on_their_way=self._on_their_way,
+            may_come=self._may_come if settings.is_impatient else lies_in_spool,
             on_ready=on_ready,
             on_committed=self._after_commit,
         )
@@ -123,7 +142,8 @@ class Ingest:
     @property
     def claimed(self) -> int:
         """Return how many files are claimed and have no outcome yet."""
-        return len(self._line) + len(self._batch) + len(self._waiting) + len(self._containers)
+        in_line = len(self._line) + len(self._batch) + len(self._waiting)
+        return in_line + len(self._containers) + len(self._media)
 
     @property
     def waiting(self) -> int:
@@ -135,17 +155,26 @@ class Ingest:
         """Return whether nothing is under way and nothing waits to settle."""
         claiming = self._claiming
         is_claiming = claiming.must_look or claiming.is_looking or claiming.settling
-        return not (is_claiming or self.claimed)
+        return self._media.is_idle and not (is_claiming or self.claimed)
 
     @property
     def trouble(self) -> str | None:
         """Return why the world holds everything up, in words."""
         return self._trouble
 
-    def batches_under_way(self) -> set[tuple[str, str | None]]:
+    def batches_under_way(self) -> set[Origin]:
         """Return (source, batch) of all files that are claimed without an outcome."""
-        items = chain(self._line, self._waiting, self._batch, self._containers)
-        return {(item.claim.source, item.claim.batch) for item in items}
+        items = chain(self._containers, self._media)
+        return {*self._on_their_way(), *((each.claim.source, each.claim.batch) for each in items)}
+
+    def _on_their_way(self) -> Iterator[Origin]:
+        for item in chain(self._line, self._waiting, self._batch):
+            yield item.claim.source, item.claim.batch
+
+    def _may_come(self, _: Origin) -> bool:
+        """Return whether anything may lie unclaimed that the look under way would find."""
+        claiming = self._claiming
+        return bool(claiming.must_look or claiming.is_looking or claiming.settling)
 
     @property
     def archives(self) -> list[ArchiveProgress]:
@@ -168,6 +197,7 @@ class Ingest:
         """
         for record in finish_half_done(self._spool, self._writer, self._clock):
             self._after_commit([record])
+        self._media.recall()
         self._claiming.take_up(self._spool.claimed())
         while self._line.head is not None or self._batch:
             if self._containers.progress:
@@ -271,15 +301,8 @@ class Ingest:
             self._consider_all(head)
         self._batch.flush_if_due()
         self._containers.let_go()
-        if self._is_directory_due:
-            self._containers.take_directory()
-        return budget <= 0 or self._is_directory_due
-
-    @property
-    def _is_directory_due(self) -> bool:
-        is_over = not self._claiming.is_looking or self.paused is not None
-        is_last = self._line.head is None and not self._batch
-        return self._containers.has_directories and is_over and is_last
+        self._media.step()
+        return budget <= 0
 
     def _consider_all(self, chunk: Chunk) -> None:
         """Decide about each file of a chunk, in order; what is left over goes back."""
@@ -294,7 +317,7 @@ class Ingest:
                 if isinstance(found, Unpacking):
                     first.append(found)
                 elif isinstance(found, Directory):
-                    self._containers.add_directory(found)
+                    self._media.add(found)
                 elif found is not None:
                     self._batch.add(found)
         finally:
@@ -306,6 +329,7 @@ class Ingest:
         for record in records:
             self.counts.add(record)
         self._containers.note(records)
+        self._media.note(records)
         self._on_recorded(records)
 
     def _hold_up(self, error: Exception) -> Turn:
@@ -322,5 +346,10 @@ class Ingest:
         return Turn(False, self._resume_at, self._trouble)
 
     def _wake_at(self) -> float | None:
-        times = (self._waiting.next_due, self._claiming.next_look, self._batch.due)
+        times = (
+            self._waiting.next_due,
+            self._claiming.next_look,
+            self._batch.due,
+            self._media.next_due,
+        )
         return min((each for each in times if each is not None), default=None)

@@ -1,12 +1,10 @@
-"""Archive files and DICOMDIRs, step by step, until the last of their members is done.
+"""Archive files, step by step, until the last of their members is done.
 
 An archive file at the head of the line is unpacked a page at a time, and each page's
 members go before everything else.  While they are on their way the next page is being
 unpacked, so that disk and memory hold two pages of it at most.  When nothing more comes
 out of it, it leaves the line and waits for its members' outcomes; only then has it its
-own.  A DICOMDIR waits
-until everything around it has its outcome, so that it can tell what is missing.  What
-one step does to the disk and the index stands in `containers.py`.
+own.  What one step does to the disk and the index stands in `containers.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from ingester.archive import Archive
 from ingester.index.writer import Writer
 from ingester.ingest import containers
 from ingester.ingest.answers import Answers
@@ -24,19 +21,18 @@ from ingester.ingest.line import POISON, POISONOUS, Line
 from ingester.ingest.pools import Pool
 from ingester.ingest.values import (
     ArchiveProgress,
-    Directory,
     Entry,
     IngestSettings,
     Item,
     Unpacking,
 )
-from ingester.model import ArrivalRecord, Clock, Refusal
+from ingester.model import ArrivalRecord, Clock
 from ingester.quarantine import FILE_ERRORS
 from ingester.spool import Spool
 
 
 class Containers:
-    """Knows the archive files and DICOMDIRs that have left the line without an outcome.
+    """Knows the archive files that have left the line without an outcome.
 
     Parameters
     ----------
@@ -48,7 +44,6 @@ class Containers:
     def __init__(
         self,
         spool: Spool,
-        archive: Archive,
         writer: Writer,
         line: Line,
         batch: Batch,
@@ -60,7 +55,6 @@ class Containers:
         on_committed: Callable[[Sequence[ArrivalRecord]], None],
     ) -> None:
         self._spool = spool
-        self._archive = archive
         self._writer = writer
         self._line = line
         self._batch = batch
@@ -72,21 +66,14 @@ class Containers:
         self._on_committed = on_committed
         self._under_way: dict[str, Unpacking] = {}  # by arrival id, from the first page on
         self._unpacked: list[Unpacking] = []
-        self._directories: list[Directory] = []
 
     def __len__(self) -> int:
-        """Return how many archive files and DICOMDIRs have left the line and wait."""
-        return len(self._unpacked) + len(self._directories)
+        """Return how many archive files have left the line and wait."""
+        return len(self._unpacked)
 
     def __iter__(self) -> Iterator[Item]:
         """Iterate over them."""
-        yield from (each.item for each in self._directories)
-        yield from (each.item for each in self._unpacked)
-
-    @property
-    def has_directories(self) -> bool:
-        """Return whether a DICOMDIR waits for everything around it."""
-        return bool(self._directories)
+        return (each.item for each in self._unpacked)
 
     @property
     def progress(self) -> list[ArchiveProgress]:
@@ -97,10 +84,6 @@ class Containers:
     def to_come(self) -> int:
         """Return how many members are known to be in archive files and lie nowhere yet."""
         return sum(each.to_come for each in self._under_way.values())
-
-    def add_directory(self, directory: Directory) -> None:
-        """Let a DICOMDIR wait."""
-        self._directories.append(directory)
 
     def note(self, records: Sequence[ArrivalRecord]) -> None:
         """Note that files have their rows: members of archive files may be among them."""
@@ -171,28 +154,6 @@ class Containers:
                 self._commit(each.item, containers.record(each, self._clock))
             self._unpacked.remove(each)
             self._under_way.pop(each.item.claim.arrival_id)
-
-    def take_directory(self) -> None:
-        """See to a DICOMDIR, now that everything around it has its outcome."""
-        item, prepared = self._directories[0]
-        try:
-            found = containers.keep_dicomdir(
-                item, prepared, self._archive, self._writer, self._pool.get(), self._clock
-            )
-        except BrokenProcessPool:
-            self._pool.drop()
-            if not self._is_poison(item):
-                return
-            found = POISON
-        if isinstance(found, OSError):
-            self._directories.pop(0)
-            self._add(self._answers.error(item, found))
-        elif isinstance(found, Refusal):
-            self._directories.pop(0)
-            self._add(self._answers.refusal(item, prepared, found))
-        else:
-            self._commit(item, found)
-            self._directories.pop(0)
 
     def _add(self, entry: Entry | None) -> None:
         if entry is not None:

@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ingester.archive import Archive
 from ingester.config import Settings
@@ -24,6 +25,7 @@ from ingester.observe import described
 from ingester.service import rooms
 from ingester.service.deriving import Deriving
 from ingester.service.index import Progress, open_index
+from ingester.service.waiting import lies_in_spool
 from ingester.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -134,6 +136,7 @@ class Intake:
             make_unpacking_pool=rooms.pool_of(1),
             on_ready=self._on_ready,
             on_recorded=self._recorded,
+            lies_in_spool=partial(lies_in_spool, self._spool),
         )
         self.ingest.paused = self._paused
         self.deriving = Deriving(

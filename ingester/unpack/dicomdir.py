@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -84,16 +85,26 @@ def read_dicomdir(path: str) -> MediaListing:
         the file cannot be read: try again later
     """
     try:
-        with open(path, "rb") as file:
-            ds = dcmread(file, specific_tags=["DirectoryRecordSequence"])
-        references: dict[tuple[str, str | None], Reference] = {}
-        for each in _references(ds):
-            references.setdefault((each.file_id, each.sop_instance_uid), each)
+        with warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore")
+            # Some bear no preamble; what the file is was found out before.
+            ds = dcmread(file, force=True, specific_tags=["DirectoryRecordSequence"])
+            if "DirectoryRecordSequence" not in ds:
+                return MediaListing(refusal=_no_records())
+            references: dict[tuple[str, str | None], Reference] = {}
+            for each in _references(ds):
+                references.setdefault((each.file_id, each.sop_instance_uid), each)
     except _DAMAGE:
-        return MediaListing(
-            refusal=Refusal(Reason.MALFORMED, "The DICOMDIR's directory records cannot be read.")
-        )
+        return MediaListing(refusal=_no_records())
     return MediaListing(tuple(references.values()))
+
+
+def _no_records() -> Refusal:
+    return Refusal(
+        Reason.MALFORMED,
+        "The DICOMDIR's directory records cannot be read. The images beside it were taken all"
+        " the same, but nobody can tell whether one is missing.",
+    )
 
 
 def _references(ds: Dataset) -> Iterator[Reference]:

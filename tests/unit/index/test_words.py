@@ -86,3 +86,14 @@ def test_a_lost_stored_file_is_told_with_what_to_do() -> None:
 def test_a_decision_is_told() -> None:
     words = conflict("Rows", resolved_at="2026-01-01T00:00:00Z")
     assert words.endswith("Both are kept, and a person has decided which is current.")
+
+
+def test_a_dicomdir_says_how_much_of_what_it_names_is_there() -> None:
+    def words(missing: int) -> str:
+        detail = {"referenced": 120, "missing": missing}
+        return explained({"outcome": "unpacked", "detail": detail})
+
+    assert "names 120 files, and all are in the archive" in words(0)
+    assert "1 of them is not in the archive" in words(1)
+    assert "3 of them are not in the archive" in words(3)
+    assert "archive file" in explained({"outcome": "unpacked", "detail": {"members": 3}})
