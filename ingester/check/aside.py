@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ingester import durable
+from ingester import durable, kept
+from ingester.archive import Archive
 from ingester.check.digest import sha256_on_disk
 from ingester.check.findings import Finding, FindingKind
 from ingester.claims import is_arrival_id
 from ingester.index.readers import Reader
+from ingester.index.writer import Writer
 from ingester.quarantine import Quarantined, file_in
 from ingester.spool import QUARANTINE, shown
 
 MEDIA = ".media"
-_DICOMDIR = "DICOMDIR"
 
 
 def quarantine(reader: Reader, folder: Path) -> Iterator[Finding]:
@@ -63,11 +64,7 @@ def lack(folder: Path, size_bytes: int) -> str | None:
 def media(
     reader: Reader, root: Path, *, checksum: bool, is_stopped: Callable[[], bool]
 ) -> Iterator[Finding]:
-    """Compare the DICOMDIRs that are kept with the arrivals that say so.
-
-    One without an arrival is left alone: an index that was made again from the tree
-    alone knows none of them.
-    """
+    """Compare the DICOMDIRs that are kept with the arrivals that say so, both ways."""
     for row in reader.rows(
         "SELECT size_bytes, sha256, json_extract(detail, '$.kept_at') AS kept_at FROM arrivals"
         " WHERE outcome = 'unpacked' AND json_extract(detail, '$.kept_at') IS NOT NULL"
@@ -89,7 +86,34 @@ def media(
             yield Finding.of(FindingKind.WRONG_SIZE, path)
         elif checksum:
             yield from _bytes_of(root, path, row["sha256"], is_stopped)
+    yield from _without_row(reader, Archive(root))
     yield from _strays(root)
+
+
+def _without_row(reader: Reader, archive: Archive) -> Iterator[Finding]:
+    there = list(kept.kept(archive))
+    rows = reader.rows(
+        "SELECT arrival_id FROM arrivals WHERE arrival_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(there),),
+    )
+    known = {row["arrival_id"] for row in rows}
+    for arrival_id in there:
+        if arrival_id not in known:
+            yield Finding.of(FindingKind.DICOMDIR_WITHOUT_ROW, kept.kept_at(arrival_id))
+
+
+def take_in_media(root: Path, writer: Writer, arrival_ids: Iterable[str]) -> list[Finding]:
+    """Give kept DICOMDIRs that the index does not know their row; returns those it cannot."""
+    archive = Archive(root)
+    wanted = list(arrival_ids)
+    known = writer.finished(wanted)
+    told = {each: kept.as_record(archive, each) for each in wanted if each not in known}
+    writer.record([record for record in told.values() if record is not None], announce=False)
+    return [
+        Finding.of(FindingKind.DICOMDIR_WITHOUT_ROW, kept.kept_at(each))
+        for each, record in told.items()
+        if record is None
+    ]
 
 
 def _bytes_of(
@@ -106,7 +130,8 @@ def _bytes_of(
 
 def _strays(root: Path) -> Iterator[Finding]:
     """Name what is no kept DICOMDIR."""
-    ours = {_DICOMDIR, durable.unfinished(Path(_DICOMDIR)).name}
+    ours = {kept.DIRECTORY, kept.ARRIVAL}
+    ours |= {durable.unfinished(Path(name)).name for name in ours}
     folder = root / MEDIA
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         home = folder / name

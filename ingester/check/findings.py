@@ -26,6 +26,7 @@ class FindingKind(StrEnum):
     STRAY_FILE = "stray-file"
     LEFTOVER = "leftover"
     MISSING_DICOMDIR = "missing-dicomdir"
+    DICOMDIR_WITHOUT_ROW = "dicomdir-without-row"
     MISSING_HEADER = "missing-header"
     MISSING_ARRIVAL = "missing-arrival"
     WRONG_TIME = "wrong-time"
@@ -59,8 +60,10 @@ _MESSAGES = {
     FindingKind.STRAY_FILE: "Not a file of the archive: somebody put it there.",
     FindingKind.LEFTOVER: "A half-made copy that an interrupted run left behind; the next start "
     "of the service removes it.",
-    FindingKind.MISSING_DICOMDIR: "The index says that this DICOMDIR was kept, but it is gone. "
-    "Restore it from a backup.",
+    FindingKind.MISSING_DICOMDIR: "The index says that this DICOMDIR was kept, but it is gone: "
+    "`receipt` can no longer compare its medium. Restore it from a backup.",
+    FindingKind.DICOMDIR_WITHOUT_ROW: "A kept DICOMDIR that the index does not know. "
+    "`verify --repair` gives it a row where the `arrival.json` beside it can be read.",
     FindingKind.MISSING_HEADER: "The index has this object without its header: somebody wrote to "
     "the index. `verify --repair` reads it again.",
     FindingKind.MISSING_ARRIVAL: "The index has this object, but not how it came: somebody wrote "

@@ -23,8 +23,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ingester.archive import Archive
 from ingester.check import swap
 from ingester.check.additions import Carried, carry_additions
+from ingester.check.aside import take_in_media
 from ingester.check.carry import carry_over
 from ingester.check.differences import Difference, compared
 from ingester.check.findings import Finding, FindingKind, Progress
@@ -37,6 +39,7 @@ from ingester.check.tree import FileKind, all_files
 from ingester.check.verify import our_names
 from ingester.check.versions import tell_variants
 from ingester.index.writer import Writer
+from ingester.kept import kept as kept_media
 from ingester.model import ArrivalRecord, Clock, Outcome, Version
 from ingester.prepare import Limits
 from ingester.quarantine import Quarantined
@@ -132,6 +135,8 @@ def rebuild(
             findings += [
                 Finding(FindingKind.MISSING_OBJECT, path, _GONE) for path in notes.missing()
             ]
+            media = list(kept_media(Archive(archive_root)))
+            findings += take_in_media(archive_root, writer, media)
             if spool is not None:
                 findings += _take_in_quarantine(writer, spool / QUARANTINE)
             objects = writer.run_in_transaction(_count)

@@ -3,8 +3,8 @@
 Files without a row are taken in; derivatives that are gone lose their row, so that
 they are made again, and those that their object is known not to have go; headers and
 arrivals that are gone are read from their objects; times are set; quarantined files
-without a row get theirs; half-made copies of an interrupted run go.  What needs a
-person or another copy of the bytes stays.
+and kept DICOMDIRs without a row get theirs; half-made copies of an interrupted run go.
+What needs a person or another copy of the bytes stays.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ingester import durable
 from ingester.archive import OBJECT_MODE, Archive, remove_tree
+from ingester.check.aside import take_in_media
 from ingester.check.findings import Finding, FindingKind
 from ingester.check.objects import Defaults, Found, ObjectReader, no_defaults
 from ingester.index.counts import recount
@@ -150,6 +151,8 @@ def _mend(finding: Finding, root: Path, writer: Writer, spool: Path | None) -> b
         if told is not None:
             writer.record([told.as_record()])
             return True
+    if finding.kind is FindingKind.DICOMDIR_WITHOUT_ROW:
+        return not take_in_media(root, writer, [Path(finding.path).parent.name])
     if finding.kind is FindingKind.DISCARDED_LEFT and spool is not None:
         name = Path(finding.path).name
         if writer.departed([name]):

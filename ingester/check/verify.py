@@ -4,7 +4,7 @@
     rows -> files       is every object there, with its size and time (and its bytes)?
     files -> rows       is every file known?
     derivatives         the same, both ways
-    DICOMDIRs           is every one there that was kept?
+    DICOMDIRs           those that were kept, both ways
     spool               does every quarantined arrival have its folder, and the reverse?
 
 Beside a running service the two are never at rest: what does not agree is asked for
@@ -302,6 +302,9 @@ class _Check:
             ),
             FindingKind.DERIVATIVE_WITHOUT_ROW: lambda: (
                 _is_settled(path) and not self._has_row("derivatives", finding.path)
+            ),
+            FindingKind.DICOMDIR_WITHOUT_ROW: lambda: (
+                _is_settled(path) and not self._arrival(path.parent.name)
             ),
             FindingKind.STRAY_FILE: partial(_is_settled, path),
         }

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from ingester.index.writer import Writer
 from ingester.ingest.values import Origin
+from ingester.kept import kept_at
 from ingester.model import moment, type_json
 from ingester.unpack import MediaListing, Reference
 
@@ -67,7 +68,7 @@ def as_detail(
 ) -> dict[str, type_json]:
     """Return what the arrival of a DICOMDIR tells of it."""
     return {
-        "kept_at": f".media/{arrival_id}/DICOMDIR",
+        "kept_at": kept_at(arrival_id),
         "checked_at": moment(now),
         "referenced": len(listing.references),
         "missing": len(missing),

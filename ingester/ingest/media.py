@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from ingester import durable
-from ingester.archive import DERIVATIVE_MODE, Archive
+from ingester import kept
+from ingester.archive import Archive
 from ingester.claims import folder_of
 from ingester.index.writer import Writer
 from ingester.ingest import containers
@@ -33,7 +33,6 @@ from ingester.unpack import MediaListing, read_dicomdir
 
 _logger = logging.getLogger(__name__)
 
-_FOLDER_MODE = 0o750
 _PIECE = 1 << 20
 _THERE = frozenset({Outcome.ARCHIVED, Outcome.VARIANT, Outcome.CONFLICT, Outcome.DUPLICATE})
 #: What is missing is waited for so long, should more of the batch come.
@@ -241,9 +240,10 @@ class Media:
             self._writer.put_detail(medium.arrival_id, detail)
         else:
             item = medium.new.item
-            self._keep(medium)
-            self._spool.keep([item.claim])
             record = containers.unpacked(item, medium.new.prepared, self._clock, detail)
+            with medium.path.open("rb") as file:
+                kept.keep(self._archive, record, iter(lambda: file.read(_PIECE), b""))
+            self._spool.keep([item.claim])
             self._writer.record([record])
             self._spool.release(item.claim)
             self._on_committed([record])
@@ -252,15 +252,6 @@ class Media:
             medium.new, medium.future = None, None
             medium.path = self._kept(medium.arrival_id)
             self._incomplete.append(medium)
-
-    def _keep(self, medium: _Medium) -> None:
-        """Put the DICOMDIR where it stays, as a whole or not at all."""
-        kept = self._kept(medium.arrival_id)
-        durable.make_folder(kept.parent, _FOLDER_MODE)
-        if not kept.exists():
-            with medium.path.open("rb") as file:
-                durable.replace_file(kept, iter(lambda: file.read(_PIECE), b""), DERIVATIVE_MODE)
-        durable.flush_folder(self._archive.media)
 
     def _refuse(
         self, medium: _Medium, new: Directory, found: MediaListing | Refusal | OSError
@@ -277,7 +268,7 @@ class Media:
             self._batch.add(entry)
 
     def _kept(self, arrival_id: str) -> Path:
-        return self._archive.media / arrival_id / "DICOMDIR"
+        return kept.home_of(self._archive, arrival_id) / kept.DIRECTORY
 
 
 def _origin(source: str, batch: str | None, original_name: str) -> Origin:

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sniff": {"dicom"},
     "prepare": {"dicom", "durable", "settle", "sniff"},
     "compare": {"dicom", "prepare"},
+    "kept": {"durable", "archive", "claims"},
     "claims": {"durable", "archive"},
     "spool": {"durable", "ignore", "archive", "claims"},
     "quarantine": {"durable", "spool", "archive", "claims"},
@@ -54,11 +55,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "handover": {"durable", "spool", "sniff"},
     "receipt": {"archive", "dicom", "ignore", "index", "sniff", "spool", "unpack"},
     "ingest": {
-        "archive", "claims", "compare", "durable", "index", "moments", "pool", "prepare",
-        "quarantine", "settle", "spool", "unpack",
+        "archive", "claims", "compare", "durable", "index", "kept", "moments", "pool",
+        "prepare", "quarantine", "settle", "spool", "unpack",
     },
     "check": {
-        "archive", "claims", "compare", "durable", "index", "moments", "pool", "prepare",
+        "archive", "claims", "compare", "durable", "index", "kept", "moments", "pool", "prepare",
         "quarantine", "site", "spool",
     },
     "backup": {
