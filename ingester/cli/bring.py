@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
 
-from ingester.cli import completing, follow, screen, summary
+from ingester.cli import completing, follow, outcomes, screen, summary
+from ingester.cli.brought import Left, report
 from ingester.cli.options import as_json, example, pass_site
+from ingester.cli.outcomes import Ids
 from ingester.cli.progress import Progress
 from ingester.cli.reading import open_index
 from ingester.cli.site import Site
 from ingester.config.values import source as checked_source
-from ingester.handover import Found, Handed, Handover, is_foreign, take_away, walk
+from ingester.errors import Fatal, Retry
+from ingester.handover import (
+    CannotRead,
+    Found,
+    Handed,
+    Handover,
+    Scroll,
+    is_foreign,
+    take_away,
+    walk,
+)
 from ingester.ignore import Ignore
-from ingester.index.readers import Row
+from ingester.index.readers import Reader
 from ingester.model import Outcome, SystemClock
 from ingester.service import rooms, run_once
 from ingester.site import Space
-
-_MOST_NAMED = 20
+from ingester.spool import RECEIVING
 
 
 @click.command(
@@ -61,12 +73,13 @@ def bring(
 
     They take the same road as everything in the spool, beside a running service or
     without one. What is not DICOM stays where it is and is counted as foreign. Needs
-    room for a copy of everything in the spool, for a while. Exits with 1 where something
-    was quarantined, in conflict, or a derivative failed.
+    room for a copy of everything in the spool, for a while, and says so beforehand.
+    Exits with 1 where something was quarantined, in conflict or could not be read, or a
+    derivative failed.
     """
     began = time.monotonic()
     _refuse_own(site, paths)
-    importing = _Import(site, _source(site, source), batch, is_quiet=as_json)
+    importing = _Import(site, _source(site, source), batch, is_quiet=as_json, is_moved=move)
     is_running = site.ask("status") is not None
     if is_running:
         importing.copy(paths)
@@ -75,12 +88,8 @@ def bring(
         with rooms.held_site(site.settings, command="import") as (spool, archive):
             rooms.make_folders(site.settings, spool, archive)
             importing.copy(paths)
-    ids = follow.Ids(tuple(handed.arrival_id for handed in importing.handed))
-    if ids.values and is_running:
-        follow.until_done(site, ids, is_quiet=as_json)
-    elif ids.values:
-        importing.ingest()
-    importing.finish(ids, move=move, as_json=as_json, began=began)
+    importing.ingest(is_running=is_running)
+    importing.finish(as_json=as_json, began=began)
 
 
 def _source(site: Site, given: str | None) -> str:
@@ -108,97 +117,149 @@ def _refuse_own(site: Site, paths: tuple[Path, ...]) -> None:
 class _Import:
     """One import: what was handed over, what was left where it is."""
 
-    def __init__(self, site: Site, source: str, batch: str | None, *, is_quiet: bool) -> None:
+    def __init__(
+        self, site: Site, source: str, batch: str | None, *, is_quiet: bool, is_moved: bool
+    ) -> None:
         self._site = site
         self._source = source
         self._batch = batch
         self._is_quiet = is_quiet
-        self._bytes = 0
-        self.handed: list[Handed] = []
-        self.foreign: list[int] = []
-        self.skipped: list[tuple[Path, str]] = []
+        self._is_moved = is_moved
+        self._originals: Scroll[Handed] | None = None  # to be taken away in the end
+        self._ids: list[str] = []
+        self._left = Left()
+
+    # ---------------------------------------------------------------------- copying
 
     def copy(self, paths: tuple[Path, ...]) -> None:
         """Copy everything that may be DICOM into the spool."""
-        settings = self._site.settings
-        is_ignored = Ignore(settings.spool.ignore)
-        space = Space.of(settings.spool.path)
-        with (
-            Handover(
-                settings.spool.path,
-                self._source,
-                SystemClock(),
-                folder_mode=settings.spool.mode,
-                min_free_bytes=settings.spool.min_free.of(space.total_bytes),
-            ) as handover,
-            Progress("copy", "files", is_quiet=self._is_quiet) as progress,
-        ):
-            for found in walk(paths, is_ignored, self._skip):
+        settings = self._site.settings.spool
+        aside = settings.path / RECEIVING
+        with closing(Scroll[Found](aside)) as listing, self._handover() as handover:
+            size_bytes = self._list(paths, listing)
+            self._make_sure_of_room(handover, listing, size_bytes)
+            if self._is_moved:
+                self._originals = Scroll(aside)
+            try:
+                self._copy_all(handover, listing, size_bytes)
+            except KeyboardInterrupt:
+                self._say_interrupted()
+                raise
+
+    def _handover(self) -> Handover:
+        settings = self._site.settings.spool
+        return Handover(
+            settings.path,
+            self._source,
+            SystemClock(),
+            folder_mode=settings.mode,
+            min_free_bytes=settings.min_free.of(Space.of(settings.path).total_bytes),
+        )
+
+    def _list(self, paths: tuple[Path, ...], listing: Scroll[Found]) -> int:
+        """List what there is, once; returns its size in bytes."""
+        size_bytes = 0
+        is_ignored = Ignore(self._site.settings.spool.ignore)
+        with Progress("look", "files", is_quiet=self._is_quiet) as progress:
+            for found in walk(paths, is_ignored, self._left.skip):
+                listing.append(found)
+                size_bytes += found.size_bytes
+                progress.advance(screen.size(size_bytes))
+        return size_bytes
+
+    def _make_sure_of_room(
+        self, handover: Handover, listing: Scroll[Found], size_bytes: int
+    ) -> None:
+        """Say before the first copy that they do not fit; what is foreign needs no room."""
+        try:
+            handover.make_sure_of_room(size_bytes)
+        except Retry:
+            handover.make_sure_of_room(sum(each.size_bytes for each in listing if _may_be(each)))
+
+    def _copy_all(self, handover: Handover, listing: Scroll[Found], size_bytes: int) -> None:
+        done_bytes = 0
+        with Progress("copy", "files", is_quiet=self._is_quiet) as progress:
+            for number, found in enumerate(listing, start=1):
                 self._copy_one(handover, found)
-                progress.advance(screen.size(self._bytes))
+                done_bytes += found.size_bytes
+                note = f"{screen.size(done_bytes)} of {screen.size(size_bytes)}"
+                progress.set(number, len(listing), note)
             handover.flush()
 
     def _copy_one(self, handover: Handover, found: Found) -> None:
         try:
             if is_foreign(found.path):
-                self.foreign.append(found.path.stat().st_size)
+                self._left.note_foreign(found.size_bytes)
                 return
-        except OSError as error:
-            self._skip(found.path, f"it cannot be read: {error.strerror}")
+            handed = handover.bring(found, self._batch or found.batch)
+        except CannotRead as error:
+            self._left.skip(found.path, str(error))
             return
-        self.handed.append(handover.bring(found, self._batch or found.batch))
-        self._bytes += self.handed[-1].size_bytes
+        self._ids.append(handed.arrival_id)
+        if self._originals is not None:
+            self._originals.append(handed)
 
-    def _skip(self, path: Path, why: str) -> None:
-        self.skipped.append((path, why))
+    def _say_interrupted(self) -> None:
+        copied = screen.plural(len(self._ids), "file")
+        screen.say(
+            f"{copied} copied so far; the next `{self._site.command} run` takes up those that"
+            " are whole. Import the same again for the rest: what is there already becomes a"
+            " duplicate, nothing is stored twice."
+        )
 
-    def ingest(self) -> None:
-        """Run the pipeline here, as no service does."""
-        run_once(self._site.settings)
+    # -------------------------------------------------------------------- ingesting
 
-    def finish(self, ids: follow.Ids, *, move: bool, as_json: bool, began: float) -> None:
+    def ingest(self, *, is_running: bool) -> None:
+        """See it through: follow the service, or run the pipeline here as none runs."""
+        if not self._ids:
+            return
+        if not is_running:
+            try:
+                with Progress("ingest", "files", is_quiet=self._is_quiet) as progress:
+                    run_once(self._site.settings, progress=progress.set, command="import")
+                return
+            except Fatal:
+                if self._site.ask("status") is None:
+                    raise
+                # A service was started between the copying and now: it has them.
+        follow.until_done(self._site, Ids(tuple(self._ids)), is_quiet=self._is_quiet)
+
+    def finish(self, *, as_json: bool, began: float) -> None:
         """Say what became of everything; take originals away where that was asked for."""
-        if ids.values:
+        ids, left = Ids(tuple(self._ids)), self._left
+        told: dict[str, int | float] = dict.fromkeys(summary.KEYS, 0)
+        if self._ids:
             with open_index(self._site.settings) as index:
-                arrivals = follow.outcomes(index, ids)
-                seconds = time.monotonic() - began
-                told = follow.summary(index, ids, foreign=self.foreign, seconds=seconds)
+                self._take_away(index)
+                told |= outcomes.summary(index, ids, left.foreign)
+                report(self._site, index, ids)
         else:
-            arrivals = []
-            told = dict.fromkeys(summary.KEYS, 0)
-            told |= {"arrived": len(self.foreign), "foreign": len(self.foreign)}
-            told |= {"bytes": sum(self.foreign), "seconds": round(time.monotonic() - began, 3)}
-        if move:
-            self._take_away(arrivals)
-        self._name_troubles(arrivals)
+            files, size_bytes = left.foreign.files, left.foreign.bytes
+            told |= {"arrived": files, "foreign": files, "bytes": size_bytes}
+        left.say()
+        told["seconds"] = round(time.monotonic() - began, 3)
         summary.show(told, as_json=as_json)
-        code = summary.exit_code(told) or (1 if self.skipped else 0)
+        code = summary.exit_code(told) or int(bool(left.skipped))
         click.get_current_context().exit(code)
 
-    def _take_away(self, arrivals: list[Row]) -> None:
-        outcomes = {arrival["arrival_id"]: arrival["outcome"] for arrival in arrivals}
-        for handed in self.handed:
-            outcome = outcomes.get(handed.arrival_id)
-            if outcome is None or outcome == Outcome.FOREIGN:
-                continue
-            try:
-                if not take_away(handed):
-                    self._skip(handed.found.path, "it has changed since it was copied: it stays")
-            except OSError as error:
-                self._skip(handed.found.path, f"archived, but not taken away: {error.strerror}")
+    def _take_away(self, index: Reader) -> None:
+        if self._originals is None:
+            return
+        with closing(self._originals) as originals:
+            for handed in originals:
+                outcome = outcomes.outcome_of(index, handed.arrival_id)
+                if outcome in (None, Outcome.FOREIGN):
+                    continue
+                try:
+                    if not take_away(handed):
+                        self._left.skip(handed.found.path, "it has changed since it was copied")
+                except OSError as error:
+                    why = f"it was archived, but cannot be taken away: {error.strerror}"
+                    self._left.skip(handed.found.path, why)
 
-    def _name_troubles(self, arrivals: list[Row]) -> None:
-        """Name what needs a look, on standard error."""
-        troubles = [
-            f"{arrival['original_name']}: {arrival['outcome']}"
-            + (f" ({arrival['reason']})" if arrival["reason"] else "")
-            for arrival in arrivals
-            if arrival["outcome"] in (Outcome.QUARANTINED, Outcome.CONFLICT)
-        ]
-        troubles += [f"{path}: {why}" for path, why in self.skipped]
-        for trouble in troubles[:_MOST_NAMED]:
-            screen.say(screen.printable(trouble))
-        if len(troubles) > _MOST_NAMED:
-            screen.say(f"and {len(troubles) - _MOST_NAMED:,} more; see: ingester quarantine")
-        if len(self.foreign):
-            screen.say(f"{screen.plural(len(self.foreign), 'file')} without DICOM left in place")
+
+def _may_be(found: Found) -> bool:
+    try:
+        return not is_foreign(found.path)
+    except CannotRead:
+        return False

@@ -6,49 +6,24 @@ file's own row comes last: when every given id has a row, all is said.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from ingester.cli.outcomes import ID_LENGTH, Ids, pending
 from ingester.cli.progress import Progress
 from ingester.cli.reading import open_index
 from ingester.cli.site import Site
 from ingester.control import Document
 from ingester.errors import Retry
-from ingester.index.readers import Reader, Row
+from ingester.index.readers import Reader
 
 _POLL_SECONDS = 0.25
 _PAUSE = 5  # times as long as a question took
 _ALIVE_EVERY = 8  # polls
-_ID_LENGTH = 24
 
 _ROWS_AT_FIRST = "SELECT rowid, arrival_id FROM arrivals WHERE arrival_id >= ?"
 _ROWS_SINCE = "SELECT rowid, arrival_id FROM arrivals WHERE rowid > ?"
-_OURS = f"""
-  arrivals WHERE arrival_id >= ?1 AND substr(arrival_id, 1, {_ID_LENGTH}) IN
-  (SELECT value FROM json_each(?2))"""
-_NEW_INSTANCES = f"""
-  SELECT DISTINCT instance_id FROM {_OURS} AND outcome IN ('archived', 'variant', 'conflict')"""
-_PENDING = f"""
-  SELECT count(*) FROM ({_NEW_INSTANCES}) AS ours
-  WHERE (SELECT count(*) FROM derivatives AS d WHERE d.instance_id = ours.instance_id) < 2"""
-_DERIVED = f"""
-  SELECT kind, status, count(*) FROM derivatives
-  WHERE instance_id IN ({_NEW_INSTANCES}) GROUP BY kind, status"""
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """The arrival ids to follow, in the order of their making."""
-
-    values: tuple[str, ...]
-
-    @property
-    def parameters(self) -> tuple[str, str]:
-        """Return what the queries are given: the first id, and all as JSON."""
-        return (self.values[0] if self.values else "~", json.dumps(self.values))
 
 
 class Following:
@@ -86,13 +61,13 @@ class Following:
         self._to_come = sum(
             each["members_total"] - each["members"]
             for each in status.get("unpacking", ())
-            if each["arrival_id"][:_ID_LENGTH] in self._ours and each["members_total"] is not None
+            if each["arrival_id"][:ID_LENGTH] in self._ours and each["members_total"] is not None
         )
 
     def _count(self, rows: Iterable[tuple[int, str]]) -> None:
         for row, arrival_id in rows:
             self._last_row = max(self._last_row, row)
-            if arrival_id[:_ID_LENGTH] in self._ours:
+            if arrival_id[:ID_LENGTH] in self._ours:
                 self.arrived += 1
                 self._left.discard(arrival_id)
                 if "." in arrival_id:
@@ -154,50 +129,3 @@ class _Polls:
                 )
         self._last = time.monotonic()
         return told
-
-
-def pending(index: Reader, ids: Ids) -> int:
-    """Return how many new objects still lack a derivative's row."""
-    count: int = index.connection.execute(_PENDING, ids.parameters).fetchone()[0]
-    return count
-
-
-def outcomes(index: Reader, ids: Ids) -> list[Row]:
-    """Return the arrivals that came of these ids, members of archive files included."""
-    return index.rows(
-        "SELECT arrival_id, original_name, outcome, reason, size_bytes, instance_id, detail"
-        f" FROM {_OURS} ORDER BY arrival_id",
-        ids.parameters,
-    )
-
-
-def derived(index: Reader, ids: Ids) -> dict[str, int]:
-    """Return the summary's numbers of derivatives."""
-    counts = {"thumbnails": 0, "videos": 0, "derivative_failures": 0}
-    for kind, status, count in index.connection.execute(_DERIVED, ids.parameters):
-        if status == "made":
-            counts[f"{kind}s"] += count
-        elif status == "failed":
-            counts["derivative_failures"] += count
-    return counts
-
-
-def summary(
-    index: Reader, ids: Ids, *, foreign: Sequence[int], seconds: float
-) -> dict[str, int | float]:
-    """Return the summary of the contract; *foreign* are sizes of files left where they are."""
-    counts: dict[str, int | float] = dict.fromkeys(
-        ("archived", "duplicate", "variant", "conflict", "quarantined", "foreign", "unpacked"), 0
-    )
-    arrived = outcomes(index, ids)
-    for arrival in arrived:
-        if arrival["outcome"] in counts:
-            counts[arrival["outcome"]] += 1
-    counts["foreign"] += len(foreign)
-    return {
-        "arrived": len(arrived) + len(foreign),
-        **counts,
-        **derived(index, ids),
-        "bytes": sum(arrival["size_bytes"] for arrival in arrived) + sum(foreign),
-        "seconds": round(seconds, 3),
-    }

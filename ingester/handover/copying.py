@@ -1,49 +1,26 @@
-"""Bringing files from elsewhere into the spool, whole and durable, by copy.
-
-Used by `ingester import`.  Each file is copied to `.receiving/<id>`, flushed, and
-renamed to where a file with a known source, batch and id waits (`spool.handed_over`),
-so that the spool never sees half a file and a crash in between loses nothing: the
-original is only taken away, where that is asked for, once its outcome is known.
-
-    for found in walk(paths, is_ignored): ...        what is there, litter left out
-    with Handover(spool_root, source, clock) as handover:
-        for found in walk(...):
-            handed = handover.bring(found)           copied
-    handover.flush()                                 renamed, durable: the spool has them
-"""
+"""Copying into the spool, group by group: bytes, flush, name."""
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ingester import durable
 from ingester.errors import Retry
+from ingester.handover.listing import CannotRead, Found, reading
 from ingester.model import Clock, FileIdentity, new_id
-from ingester.sniff import sniff
 from ingester.spool import RECEIVING, handed_over, shown
 
 _FILE_MODE = 0o640
-_HEAD_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
 #: So many files, or bytes, share the flushes of their folders.
 _GROUP_FILES = 64
 _GROUP_BYTES = 64 << 20
 _FLUSHERS = 8
 _TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file to bring: where it is, what it is called there, and its batch."""
-
-    path: Path
-    name: str
-    batch: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,54 +35,6 @@ class Handed:
     def size_bytes(self) -> int:
         """Return how many bytes were brought."""
         return self.identity.size
-
-
-def walk(
-    paths: Iterable[Path],
-    is_ignored: Callable[[str], bool],
-    on_skipped: Callable[[Path, str], None],
-) -> Iterator[Found]:
-    """Yield the files at and below *paths*, in order; links and devices are told of.
-
-    A folder that is named is a batch of its own name, as if it had been dropped.
-    """
-    for path in paths:
-        if path.is_dir():
-            batch = shown(Path(os.path.abspath(path)).name) or None
-            yield from _walk_folder(path, batch, is_ignored, on_skipped)
-        elif path.is_file():
-            yield Found(path, path.name, None)
-        else:
-            on_skipped(path, "it is neither a file nor a folder")
-
-
-def _walk_folder(
-    top: Path,
-    batch: str | None,
-    is_ignored: Callable[[str], bool],
-    on_skipped: Callable[[Path, str], None],
-) -> Iterator[Found]:
-    def complain(error: OSError) -> None:
-        on_skipped(Path(error.filename or top), error.strerror or "it cannot be listed")
-
-    for folder, folders, names in os.walk(top, onerror=complain):
-        folders[:] = sorted(name for name in folders if not is_ignored(name))
-        for name in sorted(names):
-            if is_ignored(name):
-                continue
-            path = Path(folder, name)
-            if not stat.S_ISREG(path.lstat().st_mode):
-                on_skipped(path, "it is a link or a device, not a file")
-                continue
-            relative = os.path.relpath(path, top)
-            yield Found(path, f"{batch}/{relative}" if batch else relative, batch)
-
-
-def is_foreign(path: Path) -> bool:
-    """Return whether a file surely holds no DICOM, by its first bytes."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    return not head or sniff(head) == "foreign"
 
 
 class Handover:
@@ -136,10 +65,12 @@ class Handover:
 
         Raises
         ------
+        CannotRead
+            this file cannot be read, or keeps changing meanwhile; the next may be brought
         Retry
-            the spool's disk is full, or the file keeps changing while it is read.
+            the spool's disk is full
         OSError
-            the file cannot be read, or the spool cannot be written.
+            the spool cannot be written
         """
         arrival_id = new_id(self._clock.now())
         copy = self._root / RECEIVING / arrival_id
@@ -154,29 +85,50 @@ class Handover:
 
     def _copy(self, found: Found, copy: Path) -> FileIdentity:
         for _ in range(_TRIES):
-            with found.path.open("rb") as file:
+            with reading():
+                file = found.path.open("rb")
+            with file:
                 before = FileIdentity.of(os.fstat(file.fileno()))
-                self._make_sure_of_room(before.size)
-                descriptor = durable.create(copy, _FILE_MODE)
-                try:
-                    while block := file.read(_BLOCK_BYTES):
-                        durable.write(descriptor, block, copy)
-                finally:
-                    os.close(descriptor)
+                self.make_sure_of_room(before.size)
+                self._copy_open(file, before.size, copy)
                 after = FileIdentity.of(os.fstat(file.fileno()))
             if (before.size, before.mtime_ns) == (after.size, after.mtime_ns):
                 return before
             durable.unlink(copy)
-        raise Retry(
-            f"{shown(str(found.path))} changes while it is read; import it once it is whole"
-        )
+        raise CannotRead("it changes while it is read: import it once it is whole")
 
-    def _make_sure_of_room(self, size: int) -> None:
+    def _copy_open(self, file: BinaryIO, size_bytes: int, copy: Path) -> None:
+        """Copy no more than there was at the beginning: a file that grows may never end."""
+        descriptor = durable.create(copy, _FILE_MODE)
+        left = size_bytes
+        try:
+            while left:
+                with reading():
+                    block = file.read(min(_BLOCK_BYTES, left))
+                if not block:
+                    break
+                durable.write(descriptor, block, copy)
+                left -= len(block)
+        except BaseException:
+            durable.unlink(copy)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def make_sure_of_room(self, size_bytes: int) -> None:
+        """Make sure that so many bytes may be brought.
+
+        Raises
+        ------
+        Retry : the spool's disk would have less than `min_free` left
+        """
         disk = os.statvfs(self._root)
-        if disk.f_bavail * disk.f_frsize - size < self._min_free_bytes:
+        free = disk.f_bavail * disk.f_frsize
+        if free - size_bytes < self._min_free_bytes:
             raise Retry(
-                f"the spool's disk would have less than [spool] min_free left: {self._root}; "
-                "make room, or import less at once"
+                f"the spool's disk has no room for that: {size_bytes:,} bytes are to be copied,"
+                f" {free:,} are free in {self._root}, and {self._min_free_bytes:,} must stay free"
+                " ([spool] min_free); make room, or import less at once"
             )
 
     def flush(self) -> None:
