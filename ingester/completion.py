@@ -16,10 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ingester.model import ArrivalRecord, Outcome
-
-#: (source, batch): where files of a study came from.
-Origin = tuple[str, str | None]
+from ingester.model import ArrivalRecord, Origin, Outcome
 
 #: A study that something waits for is asked again after so many seconds.
 _AGAIN_SECONDS = 5.0

@@ -19,6 +19,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+#: (source, batch): where a file comes from.
+Origin = tuple[str, str | None]
+
 #: A JSON document as `json` reads and writes it.
 type_json = Any
 

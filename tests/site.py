@@ -22,10 +22,9 @@ from typing import Any
 
 from ingester.archive import Archive
 from ingester.claims import REASON
-from ingester.completion import Origin
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings
-from ingester.model import Clock, SystemClock
+from ingester.model import Clock, Origin, SystemClock
 from ingester.spool import Spool
 from tests.inline import InlineExecutor
 

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ingester.index.writer import Writer
-from ingester.ingest.values import Origin
 from ingester.kept import kept_at
-from ingester.model import moment, type_json
+from ingester.model import Origin, moment, type_json
 from ingester.unpack import MediaListing, Reference
 
 #: How many missing files of a DICOMDIR its arrival names one by one.

@@ -26,8 +26,8 @@ from ingester.ingest.batch import Batch
 from ingester.ingest.completeness import as_detail, missing_from
 from ingester.ingest.line import POISON, POISONOUS
 from ingester.ingest.pools import Pool
-from ingester.ingest.values import Directory, Entry, IngestSettings, Item, Origin
-from ingester.model import ArrivalRecord, Clock, Outcome, Refusal, first_id
+from ingester.ingest.values import Directory, Entry, IngestSettings, Item
+from ingester.model import ArrivalRecord, Clock, Origin, Outcome, Refusal, first_id
 from ingester.spool import Spool
 from ingester.unpack import MediaListing, read_dicomdir
 

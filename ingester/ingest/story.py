@@ -50,12 +50,11 @@ from ingester.ingest.values import (
     Counts,
     Directory,
     IngestSettings,
-    Origin,
     Turn,
     Unpacking,
 )
 from ingester.ingest.waiting import Waiting
-from ingester.model import ArrivalRecord, Clock
+from ingester.model import ArrivalRecord, Clock, Origin
 from ingester.settle import ignore_lease_breaks
 from ingester.spool import Spool
 

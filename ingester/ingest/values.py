@@ -23,9 +23,6 @@ from ingester.pool import Answer
 from ingester.prepare import Limits
 from ingester.unpack import START, Extracted, Place, Survey, UnpackLimits
 
-#: (source, batch): where a file comes from.
-Origin = tuple[str, str | None]
-
 #: Files of one question to the pool, and how large it may grow.
 CHUNK_FILES = 8
 CHUNK_BYTES = 8 << 20

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from ingester.completion import BatchKey, Completion, Finished, Key, Origin, StudyKey
+from ingester.completion import BatchKey, Completion, Finished, Key, StudyKey
 from ingester.errors import Retry
 from ingester.hooks import Hooks
 from ingester.index.rows import Event
 from ingester.index.writer import Writer
-from ingester.model import ArrivalRecord, Clock, Outcome, moment, type_json
+from ingester.model import ArrivalRecord, Clock, Origin, Outcome, moment, type_json
 
 log = logging.getLogger(__name__)
 

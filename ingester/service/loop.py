@@ -20,14 +20,14 @@ import sqlite3
 from collections.abc import Sequence
 
 from ingester.archive import Archive
-from ingester.completion import Completion, Key, Origin
+from ingester.completion import Completion, Key
 from ingester.config import Settings
 from ingester.control import Control, Document, Refused, Request
 from ingester.errors import IngesterError, Retry
 from ingester.hooks import Hooks
 from ingester.index.connection import connect_reader
 from ingester.ingest import ArchiveProgress
-from ingester.model import ArrivalRecord, Clock, Outcome
+from ingester.model import ArrivalRecord, Clock, Origin, Outcome
 from ingester.observe import described
 from ingester.service import answers, rooms, status
 from ingester.service.announce import Announcer

@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ingester.completion import Key, Origin, StudyKey
+from ingester.completion import Key, StudyKey
 from ingester.config import Settings
 from ingester.control import Document
+from ingester.model import Origin
 from ingester.spool import Spool
 
 if TYPE_CHECKING:

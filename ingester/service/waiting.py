@@ -6,8 +6,8 @@ or what is still being written.
 
 from __future__ import annotations
 
-from ingester.completion import Origin
 from ingester.ignore import Ignore
+from ingester.model import Origin
 from ingester.receipt import BatchInSpool
 from ingester.spool import Spool
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from ingester.completion import BatchKey, Completion, Key, Origin, StudyKey
+from ingester.completion import BatchKey, Completion, Key, StudyKey
 from ingester.model import (
     ArrivalRecord,
     ImageAttributes,
     Instance,
+    Origin,
     Outcome,
     PatientAttributes,
     SeriesAttributes,

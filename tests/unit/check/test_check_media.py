@@ -1,4 +1,4 @@
-"""Kept DICOMDIRs: compared, mended, and rows again after the index is lost."""
+"""Kept DICOMDIRs: mended, and rows again after the index is lost."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def kept(site: Site) -> Path:
 def test_a_directory_without_a_row_gets_it_again(with_cd: Site) -> None:
     before = with_cd.rows(ROW)
     lose_row(with_cd)
+    live = verify(with_cd.archive.root, with_cd.index, is_live=True).found
+    assert "dicomdir-without-row" not in {each.kind.value for each in live}  # it is on its way
     findings = verify(with_cd.archive.root, with_cd.index).found
     assert [each.kind.value for each in findings if "count" not in each.kind] == [
         "dicomdir-without-row"
@@ -92,3 +94,12 @@ def test_where_nothing_tells_whence_it_came_it_is_named_and_stays(
     told = rebuild(with_cd.archive.root, with_cd.index, clock=SystemClock())
     assert [each.kind.value for each in told.findings] == ["dicomdir-without-row"]
     assert kept(with_cd).is_file()
+
+
+def test_one_that_was_refused_after_it_was_kept_has_a_row_already(with_cd: Site) -> None:
+    writer = Writer.open(with_cd.index)
+    writer.run_in_transaction(
+        lambda c: c.execute("UPDATE arrivals SET detail = NULL WHERE outcome = 'unpacked'")
+    )
+    writer.close()
+    assert found(with_cd) == []
