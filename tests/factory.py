@@ -76,12 +76,16 @@ def instance(
     return ds
 
 
-def encoded(ds: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
-    """Return the data set as the bytes of a Part 10 file."""
+def encoded(
+    ds: Dataset, transfer_syntax: str = ExplicitVRLittleEndian, *, sender: str | None = None
+) -> bytes:
+    """Return the data set as the bytes of a Part 10 file; *sender* is told in File Meta."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", "1.2.3")
     ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "1.2.3.4")
+    if sender is not None:
+        ds.file_meta.SourceApplicationEntityTitle = sender
     out = BytesIO()
     ds.save_as(out, enforce_file_format=True)
     return out.getvalue()

@@ -148,8 +148,11 @@ def differences(
     """
     is_recompressed = is_other_syntax and are_recompressed(new, old, is_root=is_root)
     slots = {**old.slots, **new.slots}
+    for key in old.slots.keys() & new.slots.keys():
+        # A private element may have another tag there: told alike, whichever came first.
+        slots[key] = min(old.slots[key], new.slots[key], key=lambda each: each.tag)
     # By tag, because bulk in a deflated stream is cheap to read only in its order.
-    for key in sorted(slots, key=lambda each: slots[each].tag):
+    for key in sorted(slots, key=lambda each: (slots[each].tag, each)):
         name = slots[key].name
         one, other = new.slots.get(key), old.slots.get(key)
         if is_recompressed and _is_of_the_encoding(one, other):
