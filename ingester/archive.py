@@ -14,12 +14,13 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
 from ingester import durable
-from ingester.model import Kind
+from ingester.model import Kind, StoredFile
 
 _ALLOWED = re.compile(r"[^A-Za-z0-9._-]")
 _OUR_NAMES = re.compile(r"(index\.db.*|index-snapshot\.db.*|quarantine)", re.ASCII | re.IGNORECASE)
@@ -37,6 +38,9 @@ CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLIN
 
 #: Those of them that say so of the two file systems, not of one file.
 NEVER_LINKS = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS})
+
+#: Errors of `open` that mean "there is no regular file of that name".
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 
 
 def escape_source(raw: str) -> str:
@@ -166,12 +170,18 @@ class Archive:
     def _homes(self, paths: Iterable[str]) -> list[Path]:
         return [self.absolute(each) for each in sorted({path.rpartition("/")[0] for path in paths})]
 
-    def size_of(self, path: str) -> int | None:
-        """Return the size of the object at *path*, None where it is missing."""
+    def status_of(self, path: str) -> os.stat_result | None:
+        """Return the status of the object at *path*, None where no regular file is there."""
         try:
-            return os.lstat(self._absolute(path)).st_size
-        except FileNotFoundError:
+            status = os.lstat(self._absolute(path))
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def lost(self, path: str) -> StoredFile:
+        """Say of an object's file that is no witness any more whether anything is there."""
+        is_there = os.path.lexists(self._absolute(path))
+        return StoredFile.DAMAGED if is_there else StoredFile.MISSING
 
     def set_aside(self, path: str, name: str) -> None:
         """Rename a damaged object to a dot-name beside it; nothing is removed."""
@@ -179,12 +189,21 @@ class Archive:
         durable.rename(final, final.with_name(f".damaged-{name}-{final.name}"))
 
     def sha256_of(self, path: str) -> str | None:
-        """Return the SHA-256 of the object at *path*, None where it is missing."""
+        """Return the SHA-256 of the object at *path*, None where no regular file is there."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with self.absolute(path).open("rb") as file:
+            descriptor = os.open(self._absolute(path), flags)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            return None
+        finally:
+            os.close(descriptor)
 
 
 def remove_tree(path: Path) -> None:

@@ -88,6 +88,14 @@ class Version(StrEnum):
     CONFLICT = "conflict"
 
 
+class StoredFile(StrEnum):
+    """How the file of a stored version was found."""
+
+    WHOLE = "whole"  # as far as its size tells, or its bytes where they were read
+    MISSING = "missing"
+    DAMAGED = "damaged"
+
+
 class Kind(StrEnum):
     """The two kinds of derivative."""
 
@@ -373,7 +381,8 @@ class ArrivalRecord:
     """One row of `arrivals`: a file whose outcome is known.
 
     Where the outcome is archived, variant or conflict, `instance` and `stored` say
-    what the index shall hold of it; a duplicate names the stored one by `instance_id`.
+    what the index shall hold of it; a duplicate names the stored one by `instance_id`,
+    and where it took the place of a lost file, says what the index shall now hold of that.
     A rebuild names there the id that an object had; else the index gives it one.
     """
 
@@ -432,6 +441,11 @@ class Verdict:
     pixels_differ: bool | None = False  # None: they could not be compared
     patient_differs: bool = False  # one of PATIENT_KEYWORDS
     study_differs: bool = False  # one of STUDY_KEYWORDS
+
+    @property
+    def weight(self) -> int:
+        """Of several verdicts on one object that of the least weight counts."""
+        return (Outcome.DUPLICATE, Outcome.VARIANT, Outcome.CONFLICT).index(self.outcome)
 
     @property
     def evidence(self) -> dict[str, type_json]:

@@ -3,59 +3,76 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from ingester.check.objects import ObjectReader
-from ingester.compare import CannotCompare, CompareRequest, compare
+from ingester.compare import (
+    MOST_COMPARED,
+    NOBODY_CAN_TELL,
+    CannotCompare,
+    CompareRequest,
+    compare,
+)
+from ingester.errors import Reject
 from ingester.index.words import explained
 from ingester.index.writer import Writer
 from ingester.model import Outcome, Verdict
 
+log = logging.getLogger(__name__)
+
 
 def tell_variants(writer: Writer, reader: ObjectReader, paths: Sequence[str]) -> None:
-    """Compare other versions (`~`) with the current one, and say which they are."""
+    """Compare other versions (`~`) with those before them, and say which they are.
+
+    As at their arrival: the best verdict counts, and a conflict is told against the
+    version that is current.
+    """
     for path in paths:
-        current = writer.run_in_transaction(partial(_current_of, path))
-        if current is None:
-            continue  # the current one is gone: a conflict is what asks for a person
-        try:
-            verdict = _compared(reader, path, current)
-        except CannotCompare:
-            continue  # it was damaged just now
-        writer.run_in_transaction(partial(_write, path, verdict))
+        before = writer.run_in_transaction(partial(_before, path))
+        found = [(_compared(reader, path, other), other) for other in before]
+        if found:  # else a conflict is what asks for a person
+            verdict, other = min(found, key=lambda each: each[0].weight)
+            writer.run_in_transaction(partial(_write, path, verdict, other))
 
 
-def _current_of(path: str, connection: sqlite3.Connection) -> str | None:
-    row = connection.execute(
-        "SELECT c.path FROM instances AS i JOIN instances AS c"
-        " ON c.sop_instance_uid = i.sop_instance_uid AND c.version = 'current'"
-        " WHERE i.path = ? AND i.version = 'conflict'",
+def _before(path: str, connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT o.path FROM instances AS i JOIN instances AS o"
+        " ON o.sop_instance_uid = i.sop_instance_uid AND o.instance_id <> i.instance_id"
+        " WHERE i.path = ? AND i.version = 'conflict'"
+        " AND (o.version = 'current' OR o.archived_at < i.archived_at)"
+        " ORDER BY o.version <> 'current', o.archived_at",
         (path,),
-    ).fetchone()
-    return None if row is None else str(row[0])
+    )
+    paths = [str(row[0]) for row in rows]
+    return [*paths[:1], *paths[1:][-MOST_COMPARED:]]
 
 
-def _compared(reader: ObjectReader, path: str, current: str) -> Verdict:
+def _compared(reader: ObjectReader, path: str, other: str) -> Verdict:
     request = CompareRequest(
         new_path=str(reader.root / path),
-        old_path=str(reader.root / current),
+        old_path=str(reader.root / other),
+        limits=reader.limits,
         character_set=reader.defaults(path.split("/", 1)[0])[0],
-        old_character_set=reader.defaults(current.split("/", 1)[0])[0],
+        old_character_set=reader.defaults(other.split("/", 1)[0])[0],
     )
     try:
         return reader.pool.submit(compare, request)()
     except BrokenProcessPool:
-        # Nobody can tell, so both count: which is what a conflict means.
         reader.pool.renew()
-        return Verdict(Outcome.CONFLICT)
+    except (CannotCompare, Reject, OSError) as error:
+        log.warning("two versions could not be compared: %s", type(error).__name__)
+    # Nobody can tell, so both count: which is what a conflict means.
+    return NOBODY_CAN_TELL
 
 
-def _write(path: str, verdict: Verdict, connection: sqlite3.Connection) -> None:
+def _write(path: str, verdict: Verdict, other: str, connection: sqlite3.Connection) -> None:
     if verdict.outcome is Outcome.CONFLICT:
-        detail = {"from_archive": True, **verdict.evidence}
+        detail = {"from_archive": True, "compared_with": other, **verdict.evidence}
         message = explained({"outcome": "conflict", "detail": detail})
         connection.execute(
             "UPDATE arrivals SET detail = ?, message = ? WHERE outcome = 'conflict'"

@@ -19,13 +19,33 @@ for it: `compare_headers`.  Both are pure functions for the pool of processes.
     headers    the recorded header, which is all there is of a lost file
 """
 
-from ingester.compare.files import CannotCompare, CompareRequest, compare
+from ingester.compare.files import (
+    CannotCompare,
+    CheckRequest,
+    CompareRequest,
+    check,
+    compare,
+    is_other_syntax,
+)
 from ingester.compare.headers import HeaderRequest, compare_headers
+from ingester.model import Outcome, Verdict
+
+#: An object with more versions is compared with the current and the newest ones only,
+#: lest whoever sends one UID for ever makes everybody wait.
+MOST_COMPARED = 100
+
+#: Two files that cannot be compared are both kept, which is what a conflict means.
+NOBODY_CAN_TELL = Verdict(Outcome.CONFLICT, pixels_differ=None)
 
 __all__ = [
+    "MOST_COMPARED",
+    "NOBODY_CAN_TELL",
     "CannotCompare",
+    "CheckRequest",
     "CompareRequest",
     "HeaderRequest",
+    "check",
     "compare",
     "compare_headers",
+    "is_other_syntax",
 ]

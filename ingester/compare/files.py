@@ -56,6 +56,14 @@ _UNREADABLE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """Which stored file to read, and the digest that the index recorded of it."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class CompareRequest:
     """Which files to compare; the new one is the one that just arrived.
 
@@ -79,6 +87,18 @@ class CannotCompare(Exception):
         self.is_lost = is_lost
 
 
+def check(request: CheckRequest) -> Verdict:
+    """Say that a stored file is, to the last byte, what was archived: a duplicate of it.
+
+    Raises
+    ------
+    CannotCompare
+        It is not: gone, unreadable or damaged.
+    """
+    with _stored(request.path, request.sha256):
+        return Verdict(Outcome.DUPLICATE)
+
+
 def compare(request: CompareRequest) -> Verdict:
     """Say whether the new file is the old one again, a variant of it, or in conflict.
 
@@ -89,33 +109,46 @@ def compare(request: CompareRequest) -> Verdict:
     Reject, OSError
         The new file cannot be walked or read: it is not what was read before.
     """
-    with _opened(request.new_path) as new, _stored(request) as old:
+    with (
+        _opened(request.new_path) as new,
+        _stored(request.old_path, request.old_sha256) as old,
+    ):
         return _verdict(
-            _parsed(new, request.limits), request.character_set, old, request.old_character_set
+            _parsed(new, request.limits),
+            request.character_set,
+            _parsed_again(old, request),
+            request.old_character_set,
         )
 
 
 @contextmanager
-def _stored(request: CompareRequest) -> Iterator[Parsed]:
+def _stored(path: str, sha256: str) -> Iterator[int]:
     try:
-        descriptor = os.open(request.old_path, _FLAGS)
+        descriptor = os.open(path, _FLAGS)
     except OSError as error:
         raise _cannot(error) from error
     try:
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CannotCompare(is_lost=True)
-            if request.old_sha256 and _sha256(descriptor) != request.old_sha256:
-                raise CannotCompare(is_lost=True)
-            parsed = _parsed(descriptor, request.limits)
+            is_lost = not stat.S_ISREG(os.fstat(descriptor).st_mode) or (
+                bool(sha256) and _sha256(descriptor) != sha256
+            )
         except OSError as error:
             raise _cannot(error) from error
-        except Reject as error:
-            # The very bytes that were archived: the limits were wider then.
-            raise CannotCompare(is_lost=not request.old_sha256) from error
-        yield parsed
+        if is_lost:
+            raise CannotCompare(is_lost=True)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _parsed_again(descriptor: int, request: CompareRequest) -> Parsed:
+    try:
+        return _parsed(descriptor, request.limits)
+    except OSError as error:
+        raise _cannot(error) from error
+    except Reject as error:
+        # The very bytes that were archived, as far as known: the limits were wider then.
+        raise CannotCompare(is_lost=not request.old_sha256) from error
 
 
 @contextmanager
@@ -142,9 +175,9 @@ def _parsed(descriptor: int, limits: Limits) -> Parsed:
 
 def _verdict(new: Parsed, character_set: str, old: Parsed, old_character_set: str) -> Verdict:
     sides = _root(new, character_set), _root(old, old_character_set)
-    is_other_syntax = _pixel_syntax(new) != _pixel_syntax(old)
-    is_recompressed = is_other_syntax and are_recompressed(*sides)
-    found = differences(*sides, is_other_syntax=is_other_syntax)
+    is_other = _pixel_syntax(new) != _pixel_syntax(old)
+    is_recompressed = is_other and are_recompressed(*sides)
+    found = differences(*sides, is_other_syntax=is_other)
     return verdict_of(found, are_pixels_compared=not is_recompressed)
 
 
@@ -172,8 +205,13 @@ def _root(parsed: Parsed, character_set: str) -> DataSet:
     return DataSet(parsed.elements, parsed.encoding.order, character_set, parsed.source)
 
 
+def is_other_syntax(transfer_syntax_uid: str, other: str) -> bool:
+    """Tell whether two transfer syntaxes write pixels differently."""
+    return transfer_syntax_uid != other and not {transfer_syntax_uid, other} <= _NATIVE
+
+
 def _pixel_syntax(parsed: Parsed) -> str:
-    # Which syntaxes write pixels alike: all uncompressed ones do.
+    # As above, but what is declared may not be so.
     is_encapsulated = any(
         tag == PIXEL_DATA and type(value) is Bulk and value.spans is not None
         for tag, _, value in parsed.elements

@@ -110,6 +110,12 @@ def _find_unpacked(connection: sqlite3.Connection) -> None:
     )
 
 
+def _count_what_is_put_back(connection: sqlite3.Connection) -> None:
+    """Keep the counts of folders true where a lost object comes back in another encoding."""
+    for statement in statements(sql_file("put_back_counts.sql")):
+        connection.execute(statement)
+
+
 #: Index 0 leads to `user_version` 1, and so on.
 MIGRATIONS: tuple[Migration, ...] = (
     _make_first_schema,
@@ -121,6 +127,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _place_decisions_among_objects,
     _index_by_series,
     _find_unpacked,
+    _count_what_is_put_back,
 )
 
 

@@ -101,6 +101,17 @@ def _version(row: Sequence[Any]) -> KnownVersion:
     )
 
 
+def attributes(connection: sqlite3.Connection, instance_ids: Collection[int]) -> dict[int, str]:
+    """Return the recorded header of each instance, as its JSON text."""
+    return dict(
+        connection.execute(
+            "SELECT instance_id, attributes FROM headers"
+            " WHERE instance_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(instance_ids)),),
+        )
+    )
+
+
 def recorded(connection: sqlite3.Connection, arrival_ids: Collection[str]) -> dict[str, int | None]:
     """Return the instance id of each arrival that has its row."""
     return dict(
@@ -201,6 +212,9 @@ class InstanceInsert:
         for column in promoted:
             names.append(f'"{column.name}"')
             values.append(column.expression.replace("{}", text))
+        self._promoted_sql = "".join(
+            f', "{column.name}" = {column.expression.replace("{}", "?6")}' for column in promoted
+        )
         self._instance_sql = (
             f"INSERT INTO instances ({', '.join(names)}) VALUES ({', '.join(values)})"
         )
@@ -282,9 +296,12 @@ class InstanceInsert:
     ) -> int | None:
         instance_id = record.instance_id
         if record.instance is not None and record.stored is not None:
-            instance_id = self._put_instance(
-                connection, record.source, record.instance, record.stored, instance_id
-            )
+            if record.outcome is Outcome.DUPLICATE:
+                self._renew_instance(connection, record.instance, record.stored)
+            else:
+                instance_id = self._put_instance(
+                    connection, record.source, record.instance, record.stored, instance_id
+                )
         _execute(
             connection,
             "INSERT INTO arrivals (arrival_id, source, batch, original_name, arrived_at,"
@@ -363,6 +380,37 @@ class InstanceInsert:
         )
         self._hierarchy.note(contradictions, instance_id, stored.archived_at)
         return instance_id
+
+    def _renew_instance(
+        self, connection: sqlite3.Connection, instance: Instance, stored: Stored
+    ) -> None:
+        """Let a row tell of the other bytes that took the place of its lost file.
+
+        They say the same, so what the row says of patient, study and picture stays.
+        """
+        known = connection.execute(
+            "SELECT instance_id, sha256 FROM instances WHERE path = ?", (stored.path,)
+        ).fetchone()
+        if known is None or known[1] == stored.sha256:
+            return
+        _execute(
+            connection,
+            "UPDATE instances SET transfer_syntax_uid = ?2, size_bytes = ?3, sha256 = ?4,"
+            f" data_set_sha256 = ?5{self._promoted_sql} WHERE instance_id = ?1",
+            (
+                known[0],
+                instance.transfer_syntax_uid,
+                stored.size_bytes,
+                stored.sha256,
+                stored.data_set_sha256,
+                *([instance.attributes] if self._has_promoted else []),
+            ),
+        )
+        _execute(
+            connection,
+            "UPDATE headers SET attributes = ?2 WHERE instance_id = ?1",
+            (known[0], instance.attributes),
+        )
 
 
 def put_derivatives(connection: sqlite3.Connection, derivatives: Sequence[Derivative]) -> None:

@@ -94,6 +94,8 @@ def _conflict(told: Mapping[str, Any], *, is_resolved: bool) -> str:
     words = "It says it is an object that is stored already (the same SOP Instance UID)"
     if lost and not differs:
         words += f". The stored file is {lost}, so nobody can tell whether its pixels are the same"
+    elif not differs and told.get("pixels_differ", False) is None:
+        words += ", but the two could not be compared"
     else:
         words += f", but {'; it '.join(_clauses(told, differs)) or 'differs from it'}"
     if is_resolved:

@@ -110,6 +110,19 @@ class Writer:
         with self._reading() as connection:
             return rows.versions(connection, uids)
 
+    def knows(self, sop_instance_uid: str) -> bool:
+        """Return whether an object of this UID is stored."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM instances WHERE sop_instance_uid = ? LIMIT 1", (sop_instance_uid,)
+            ).fetchone()
+            return row is not None
+
+    def attributes(self, instance_ids: Collection[int]) -> dict[int, str]:
+        """Return the recorded header of each instance, as its JSON text."""
+        with self._reading() as connection:
+            return rows.attributes(connection, instance_ids)
+
     def finished(self, arrival_ids: Collection[str]) -> set[str]:
         """Return those of the arrivals that have their row already."""
         with self._reading() as connection:

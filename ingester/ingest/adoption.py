@@ -24,10 +24,10 @@ from ingester.model import (
     ArrivalRecord,
     Clock,
     Instance,
-    KnownVersion,
     Outcome,
     Prepared,
     Stored,
+    StoredFile,
     Version,
     moment,
     new_id,
@@ -35,6 +35,7 @@ from ingester.model import (
 from ingester.moments import moment_of
 from ingester.pool import prepare_many
 from ingester.prepare import PrepareRequest
+from ingester.quarantine import FILE_ERRORS
 
 
 class Adoption:
@@ -67,7 +68,8 @@ class Adoption:
         assert entry.record is not None
         final = self._archive.absolute(path)
         if self._archive.sha256_of(path) != entry.stored.sha256:
-            self._adopt(entry, path)
+            if entry.replaces is None:
+                self._adopt(entry, path)
             raise Touched(entry)
         descriptor = os.open(final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -78,19 +80,30 @@ class Adoption:
         entry.stored = replace(entry.stored, archived_at=archived_at)
         entry.record = replace(entry.record, stored=entry.stored)
 
-    def repair(self, entry: Entry, other: KnownVersion) -> None:
-        """Put identical bytes back under the name of a missing or damaged object.
+    def make_way(self, entry: Entry) -> None:
+        """See that the name of a lost file is free for the bytes that take its place.
 
-        Raises
-        ------
-        Touched, CannotLink : the file must be read again first
+        Where they have it already (a crash came before the row) it is left alone.
         """
-        self._sealing.date_back(entry, other.archived_at)  # the object's, also for a rebuild
-        if self._archive.size_of(other.path) is not None:
-            self._archive.set_aside(other.path, entry.item.claim.arrival_id)
-        self._archive.make_homes([other.path])
-        self._sealing.give_name(entry, other.path)
-        self._archive.flush_homes([other.path])
+        assert entry.replaces is not None
+        assert entry.stored is not None
+        path = entry.replaces.path
+        if self._archive.lost(path) is StoredFile.MISSING:
+            return
+        if not self._holds(path, entry.stored):
+            self._archive.set_aside(path, new_id(self._clock.now()))
+
+    def _holds(self, path: str, stored: Stored) -> bool:
+        """Return whether these bytes lie at *path*; what cannot be read is not them."""
+        status = self._archive.status_of(path)
+        if status is None or status.st_size != stored.size_bytes:
+            return False
+        try:
+            return self._archive.sha256_of(path) == stored.sha256
+        except OSError as error:
+            if error.errno not in FILE_ERRORS:
+                raise
+            return False
 
     def _adopt(self, entry: Entry, path: str) -> None:
         """Give an archived file that has no row its row; what is no object is set aside.

@@ -58,7 +58,8 @@ class Claiming:
             if claim.arrival_id in finished:
                 self._spool.release(claim)
             else:
-                self._line.append_suspect(Item(claim, size=containers.size_of(claim.path)))
+                size = containers.size_of(claim.path)
+                self._line.append_suspect(Item(claim, size=size, is_repeated=True))
 
     def note_time(self, now: float) -> None:
         """Look anew when a file that settles is due."""
@@ -90,7 +91,9 @@ class Claiming:
         try:
             for arrival, claim in self._spool.claim(ready, self._clock.now()):
                 is_overruled = _key(arrival) in overruled
-                items.append(Item(claim, arrival.identity.size, is_overruled=is_overruled))
+                is_awaited = arrival.arrival_id is not None
+                size = arrival.identity.size
+                items.append(Item(claim, size, is_overruled=is_overruled, is_awaited=is_awaited))
         finally:
             self._line.append(items)
 

@@ -80,9 +80,16 @@ def members(head: Unpacking) -> list[Item]:
     except OSError:
         head.future = None  # to be asked again
         raise
-    parent = head.item.claim
+    parent = head.item
     items = [
-        Item(_claim(parent, each), each.size_bytes, refusal=each.refusal) for each in page.members
+        Item(
+            _claim(parent.claim, each),
+            each.size_bytes,
+            refusal=each.refusal,
+            is_repeated=parent.is_repeated,
+            is_awaited=parent.is_awaited,
+        )
+        for each in page.members
     ]
     # Only now, when nothing can fail any more, does the page count as taken.
     head.future = None

@@ -27,6 +27,7 @@ from ingester.archive import Archive, Published
 from ingester.index.rows import NotRecorded
 from ingester.index.writer import Writer
 from ingester.ingest.adoption import Adoption
+from ingester.ingest.comparing import Comparing
 from ingester.ingest.sealing import Sealing
 from ingester.ingest.values import Entry, IngestSettings
 from ingester.ingest.verdicts import Judge
@@ -60,17 +61,26 @@ class Publisher:
         self._clock = clock
         self._sealing = Sealing(archive, Moments(clock))
         self._adoption = Adoption(archive, writer, self._sealing, executor, settings, clock)
-        self._judge = Judge(
-            archive, writer, self._sealing, self._adoption, executor, settings, clock
-        )
+        comparing = Comparing(archive, writer, self._sealing, executor, settings, clock)
+        self._judge = Judge(writer, comparing, settings, clock)
 
     def close(self) -> None:
         """End the threads that flush."""
         self._sealing.close()
 
     def begin(self, entry: Entry) -> None:
-        """Begin to make an object's bytes durable, while others are still being read."""
-        self._sealing.begin(entry)
+        """Begin to make an object's bytes durable, while others are still being read.
+
+        An object whose UID is known has to wait: the bytes of a duplicate will go.
+        """
+        if entry.instance is not None:
+            entry.is_known = self._writer.knows(entry.instance.sop_instance_uid)
+        self._begin(entry)
+
+    def _begin(self, entry: Entry) -> None:
+        self._sealing.date(entry)
+        if not entry.is_known:
+            self._sealing.begin(entry)
 
     def commit(self, batch: Sequence[Entry]) -> tuple[list[ArrivalRecord], list[Entry]]:
         """Take a batch all the way; returns the rows that were committed, and the rest.
@@ -86,7 +96,7 @@ class Publisher:
         """
         undecided = [entry for entry in batch if entry.record is None]
         for entry in undecided:
-            self._sealing.begin(entry)
+            self._begin(entry)
         try:
             self._judge.judge(undecided)
             self._publish([entry for entry in undecided if entry.stored is not None])
@@ -105,13 +115,10 @@ class Publisher:
             ids = self._writer.record(records)
         except NotRecorded as error:
             failed, ids = error.failed, error.instance_ids
-        rest = []
-        for entry in batch:
-            if entry.item.claim.arrival_id in failed:
-                _refuse(entry)
-                rest.append(entry)
-            elif entry.refusal is None:
-                self._let_go(entry)
+        rest = [entry for entry in batch if entry.item.claim.arrival_id in failed]
+        for entry in rest:
+            _refuse(entry)
+        self._let_go([each for each in batch if each.refusal is None])
         done = [
             replace(record, instance_id=instance_id)
             for record, instance_id in zip(records, ids, strict=True)
@@ -123,25 +130,43 @@ class Publisher:
         if not entries:
             return
         for entry in entries:
+            if entry.replaces is not None:
+                # The object's moment, also for a rebuild.
+                self._sealing.date_back(entry, entry.replaces.archived_at)
+            self._sealing.begin(entry)
+        for entry in entries:
             self._sealing.finish(entry)
         paths = [entry.stored.path for entry in entries if entry.stored is not None]
         self._archive.make_homes(paths)
         for entry, path in zip(entries, paths, strict=True):
+            if entry.replaces is not None:
+                self._adoption.make_way(entry)
             if self._sealing.give_name(entry, path) is Published.OCCUPIED:
                 self._adoption.meet(entry, path)
         self._archive.flush_homes(paths)
 
     def _begin_anew(self, entry: Entry) -> None:
         """Forget what was decided; a flush under way is waited for, lest two meet."""
-        entry.record = entry.stored = None
+        entry.record = entry.stored = entry.replaces = None
+        entry.archived_at = ""
+        entry.item.is_repeated = True
         self._sealing.end(entry)
         entry.flushing = None
 
-    def _let_go(self, entry: Entry) -> None:
-        self._sealing.end(entry)
-        self._spool.release(entry.item.claim)
-        if entry.prepared is not None and entry.prepared.staged:
-            durable.unlink(self._sealing.staged(entry))
+    def _let_go(self, entries: Sequence[Entry]) -> None:
+        """Release what is recorded.
+
+        A name that takes its bytes with it can cost milliseconds on a disk that is told
+        of every block that is freed, so those go several at once.
+        """
+        for entry in entries:
+            self._sealing.end(entry)
+        last_names = [each for each in entries if each.stored is None or _is_staged(each)]
+        self._sealing.remove([each.item.claim.path for each in last_names])
+        for entry in entries:
+            self._spool.release(entry.item.claim)
+            if _is_staged(entry):
+                durable.unlink(self._sealing.staged(entry))
 
     def _set_aside(self, entry: Entry) -> None:
         assert entry.refusal is not None
@@ -158,6 +183,10 @@ class Publisher:
         durable.unlink(self._sealing.staged(entry))
         detail = {"message": told.message, **entry.refusal.detail}
         entry.record = replace(told.as_record(), detail=detail)
+
+
+def _is_staged(entry: Entry) -> bool:
+    return entry.prepared is not None and entry.prepared.staged
 
 
 def _decided(entry: Entry) -> ArrivalRecord:

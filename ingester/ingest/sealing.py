@@ -11,6 +11,7 @@ light here that send a file back to be read: it is not the one that was read
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -52,24 +53,27 @@ class Sealing:
         """End the threads that flush."""
         self._flushers.shutdown()
 
+    def date(self, entry: Entry) -> None:
+        """Give an object the moment of its archiving, if it has none."""
+        if entry.instance is not None and not entry.archived_at:
+            entry.archived_at = self._moments.next()
+
     def begin(self, entry: Entry) -> None:
         """Begin to make an object's bytes durable, while others are still being read."""
         if entry.instance is not None and entry.flushing is None:
-            entry.archived_at = self._moments.next()
+            self.date(entry)
             entry.flushing = self._flushers.submit(self._seal_and_flush, entry)
 
     def date_back(self, entry: Entry, archived_at: str) -> None:
-        """Seal and flush once more, as archived at an earlier moment.
+        """Seal and flush, perhaps once more, as archived at an earlier moment.
 
         Raises
         ------
         Touched, CannotLink : it must be read again
         """
-        if entry.flushing is not None:
-            entry.flushing.result()
-            entry.archived_at = archived_at
-            entry.flushing = self._flushers.submit(self._seal_and_flush, entry)
-            entry.flushing.result()
+        self.finish(entry)
+        entry.archived_at = archived_at
+        entry.flushing = self._flushers.submit(self._seal_and_flush, entry)
 
     def finish(self, entry: Entry) -> None:
         """Wait until an object's bytes are durable.
@@ -85,6 +89,16 @@ class Sealing:
         """Wait until nobody flushes these bytes any more, however that went."""
         if entry.flushing is not None:
             wait([entry.flushing])
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Remove names, several at once.
+
+        One goes before the others begin: nothing overtakes what this thread did before.
+        """
+        for path in paths[:1]:
+            durable.unlink(path)
+        for removal in [self._flushers.submit(durable.unlink, path) for path in paths[1:]]:
+            removal.result()
 
     def staged(self, entry: Entry) -> Path:
         """Return where the copy of a file lies, if there is one."""

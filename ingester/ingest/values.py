@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ingester.compare import CannotCompare
 from ingester.model import (
     ArrivalRecord,
     Claim,
     Container,
     FileIdentity,
     Instance,
+    KnownVersion,
     Prepared,
     Refusal,
     Stored,
+    Verdict,
 )
 from ingester.pool import Answer
 from ingester.prepare import Limits
@@ -116,6 +119,8 @@ class Item:
     must_copy: bool = False  # a link or a flush failed: other bytes are needed
     refusal: Refusal | None = None  # decided before reading (an unsafe member)
     is_read: bool = False  # it was read before in this run, and may have left a copy
+    is_repeated: bool = False  # it may have got its name before, without its row
+    is_awaited: bool = False  # a person brought it (`import`, `retry`), perhaps to mend
     tries: int = 0
     still: FileIdentity | None = None  # what it looked like when it last had to wait
     still_since: float = 0.0
@@ -199,10 +204,14 @@ class Entry:
     prepared: Prepared | None
     refusal: Refusal | None = None
     instance: Instance | None = None
+    is_known: bool = False  # its UID is: flushed only if it turns out to be stored
     archived_at: str = ""
     flushing: Future[None] | None = None  # mode, time and bytes on their way to the disk
     has_failed: bool = False  # a flush did: these bytes are never believed again
-    breaks: int = 0  # of reading processes that looked at it for a comparison
+    answers: dict[str, Verdict | CannotCompare] = field(default_factory=dict)  # of comparisons
+    is_suspect: bool = False  # a comparison with it may have ended a process: alone from now on
+    breaks: int = 0  # of processes that looked at nothing else
     sealed: FileIdentity | None = None
     stored: Stored | None = None
+    replaces: KnownVersion | None = None  # whose lost file it takes the place of
     record: ArrivalRecord | None = None

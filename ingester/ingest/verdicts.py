@@ -1,23 +1,19 @@
 """What an object is to the archive: new, a duplicate, a variant or a conflict.
 
-The index tells which versions of its UID are known.  Equal data sets are a
-duplicate by their hash alone; anything else is compared value by value in the pool.
-The verdict decides the path and the row; nothing is moved here, except that a
-duplicate whose stored file is missing or damaged puts its bytes back.
+The index tells which versions of its UID are known; `comparing` says what the object is
+to each of them, and of several verdicts the best counts.  The verdict decides the path
+and the row.  Nothing is moved here: a duplicate that is to take the place of a lost
+file only says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 
-from ingester.archive import Archive, escape_source, instance_path
-from ingester.compare import CannotCompare, CompareRequest, compare
+from ingester.archive import escape_source, instance_path
 from ingester.index.writer import Writer
-from ingester.ingest.adoption import Adoption
-from ingester.ingest.sealing import Sealing
-from ingester.ingest.values import MOST_BREAKS, Entry, IngestSettings
+from ingester.ingest.comparing import Compared, Comparing
+from ingester.ingest.values import Entry, IngestSettings
 from ingester.model import (
     ArrivalRecord,
     Clock,
@@ -36,8 +32,11 @@ _VERSION = {
     Outcome.VARIANT: Version.VARIANT,
     Outcome.CONFLICT: Version.CONFLICT,
 }
-#: Of several verdicts the first of these counts.
-_ORDER = (Outcome.DUPLICATE, Outcome.VARIANT, Outcome.CONFLICT)
+
+
+def _current_first(version: KnownVersion) -> bool:
+    # A conflict is told against what people see.
+    return version.version is not Version.CURRENT
 
 
 class Judge:
@@ -45,19 +44,13 @@ class Judge:
 
     def __init__(
         self,
-        archive: Archive,
         writer: Writer,
-        sealing: Sealing,
-        adoption: Adoption,
-        executor: Callable[[], Executor],
+        comparing: Comparing,
         settings: IngestSettings,
         clock: Clock,
     ) -> None:
-        self._archive = archive
         self._writer = writer
-        self._sealing = sealing
-        self._adoption = adoption
-        self._executor = executor
+        self._comparing = comparing
         self._settings = settings
         self._clock = clock
 
@@ -66,85 +59,52 @@ class Judge:
 
         Raises
         ------
-        Touched, CannotLink : a file must be read again first
+        Touched : a file must be read again first
         BrokenProcessPool : judge again, with a new pool
         """
         uids = {entry.instance.sop_instance_uid for entry in entries if entry.instance}
         known = self._writer.versions(uids) if uids else {}
-        for entry in entries:
-            if entry.instance is None or entry.prepared is None or entry.stored is not None:
-                continue
-            versions = known.get(entry.instance.sop_instance_uid, [])
-            self._decide(entry, entry.instance, entry.prepared, versions)
+        wanted = [
+            (entry, sorted(known.get(entry.instance.sop_instance_uid, []), key=_current_first))
+            for entry in entries
+            if entry.instance is not None
+        ]
+        for (entry, _), found in zip(wanted, self._comparing.compare(wanted), strict=True):
+            assert entry.instance is not None
+            assert entry.prepared is not None
+            self._decide(entry, entry.instance, entry.prepared, found)
 
     def _decide(
-        self,
-        entry: Entry,
-        instance: Instance,
-        prepared: Prepared,
-        versions: Sequence[KnownVersion],
+        self, entry: Entry, instance: Instance, prepared: Prepared, found: Sequence[Compared]
     ) -> None:
-        if not versions:
-            self._place(entry, instance, prepared, Verdict(Outcome.ARCHIVED), None)
+        if not found:
+            self._place(entry, instance, prepared, Verdict(Outcome.ARCHIVED), {})
             return
-        verdict, other = self._compare(entry, instance, prepared, versions)
-        if verdict.outcome is not Outcome.DUPLICATE:
-            self._place(entry, instance, prepared, verdict, other)
+        best = min(found, key=lambda each: each.verdict.weight)
+        if best.verdict.outcome is Outcome.DUPLICATE:
+            self._stays(entry, prepared, best)
             return
-        detail: dict[str, object] = {"duplicate_of": other.path}
-        if self._archive.size_of(other.path) != other.size_bytes:
-            if prepared.sha256 != other.sha256:
-                # The stored file is gone or damaged and these are other bytes with the
-                # same values: kept beside it, so that nothing depends on the loss.
-                lost = Verdict(Outcome.CONFLICT)
-                self._place(entry, instance, prepared, lost, other, stored_file="damaged")
-                return
-            self._adoption.repair(entry, other)
-            detail["repaired"] = other.path
-        self._record(entry, Outcome.DUPLICATE, detail, instance_id=other.instance_id)
+        told: dict[str, object] = {"compared_with": best.version.path}
+        if best.is_lost:
+            told["stored_file"] = best.stored_file
+        self._place(entry, instance, prepared, best.verdict, told)
 
-    def _compare(
-        self,
-        entry: Entry,
-        instance: Instance,
-        prepared: Prepared,
-        versions: Sequence[KnownVersion],
-    ) -> tuple[Verdict, KnownVersion]:
-        for version in versions:
-            if (version.data_set_sha256, version.transfer_syntax_uid) == (
-                prepared.data_set_sha256,
-                instance.transfer_syntax_uid,
-            ):
-                return Verdict(Outcome.DUPLICATE), version
-        found: list[tuple[Verdict, KnownVersion]] = []
-        for version in versions:
-            verdict = self._compare_values(entry, version)
-            found.append((verdict, version))
-            if verdict.outcome is Outcome.DUPLICATE:
-                break
-        return min(found, key=lambda each: _ORDER.index(each[0].outcome))
-
-    def _compare_values(self, entry: Entry, version: KnownVersion) -> Verdict:
-        request = CompareRequest(
-            new_path=str(self._sealing.bytes_of(entry)),
-            old_path=str(self._archive.absolute(version.path)),
-            limits=self._settings.limits,
-            character_set=self._settings.defaults_of(entry.item.claim.source).character_set,
-            old_character_set=self._settings.defaults_of(version.source).character_set,
-            old_sha256=version.sha256,
-        )
-        try:
-            return self._executor().submit(compare, request).result()
-        except CannotCompare:
-            # The stored file is gone or damaged: both are kept, and `verify` tells.
-            return Verdict(Outcome.CONFLICT)
-        except BrokenProcessPool:
-            # Perhaps something else broke it.  Two files that no comparison
-            # survives are both kept, which is what a conflict means.
-            entry.breaks += 1
-            if entry.breaks < MOST_BREAKS:
-                raise
-            return Verdict(Outcome.CONFLICT)
+    def _stays(self, entry: Entry, prepared: Prepared, same: Compared) -> None:
+        """Keep what is stored; where that is lost, the new bytes take its place."""
+        version = same.version
+        told: dict[str, object] = {"duplicate_of": version.path}
+        if same.is_lost:
+            told["repaired"] = version.path
+            entry.replaces = version
+            entry.stored = Stored(
+                path=version.path,
+                sha256=prepared.sha256,
+                data_set_sha256=prepared.data_set_sha256 or prepared.sha256,
+                size_bytes=prepared.identity.size,
+                archived_at=version.archived_at,
+                version=version.version,
+            )
+        self._record(entry, Outcome.DUPLICATE, told, instance_id=version.instance_id)
 
     def _place(
         self,
@@ -152,8 +112,7 @@ class Judge:
         instance: Instance,
         prepared: Prepared,
         verdict: Verdict,
-        other: KnownVersion | None,
-        **detail: str,
+        told: dict[str, object],
     ) -> None:
         source = self._source(entry, instance)
         digest = None if verdict.outcome is Outcome.ARCHIVED else prepared.sha256
@@ -172,9 +131,6 @@ class Judge:
             archived_at=entry.archived_at,
             version=_VERSION[verdict.outcome],
         )
-        told: dict[str, object] = dict(detail)
-        if other is not None:
-            told["compared_with"] = other.path
         if verdict.outcome is Outcome.CONFLICT:
             told |= verdict.evidence
         self._record(entry, verdict.outcome, told)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.archive import Archive, Published, derivative_path, escape_source, instance_path
-from ingester.model import Kind
+from ingester.model import Kind, StoredFile
 
 SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -78,6 +80,32 @@ def test_publishing_never_replaces_what_is_there(tmp_path: Path) -> None:
     assert archive.publish(other, path) is Published.OCCUPIED
     assert (tmp_path / path).read_bytes() == b"first"
     assert archive.has_objects()
+    status = archive.status_of(path)
+    assert status is not None
+    assert status.st_size == 5
     archive.set_aside(path, "x")
-    assert archive.size_of(path) is None
+    assert archive.status_of(path) is None
+    assert archive.lost(path) is StoredFile.MISSING
     assert [each.read_bytes() for each in tmp_path.rglob(".damaged-*")] == [b"first"]
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_no_object_and_is_never_waited_for(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    (tmp_path / "A").mkdir()
+    drop = tmp_path / "elsewhere"
+    drop.write_bytes(b"another")
+    path = tmp_path / "A" / "1.dcm"
+    makers: dict[str, Callable[[], object]] = {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to(drop),
+    }
+    for name, make in makers.items():
+        make()
+        assert archive.status_of("A/1.dcm") is None
+        assert archive.sha256_of("A/1.dcm") is None
+        assert archive.lost("A/1.dcm") is StoredFile.DAMAGED
+        archive.set_aside("A/1.dcm", name)
+    assert archive.status_of("A/1.dcm/2.dcm") is None
+    assert drop.read_bytes() == b"another"

@@ -131,6 +131,22 @@ def conflicts(site: Site) -> None:
     put(site, "CT1/c", conflicting(2))
 
 
+def a_variant_of_a_conflict(site: Site) -> None:
+    conflicts(site)
+    put(site, "d", compressed(conflicting(1)))
+    put(site, "e", encoded(conflicting(2), ImplicitVRLittleEndian))
+
+
+def a_lost_object_put_back_by_another_writer(site: Site) -> None:
+    bare = instance(2, PixelData=None)
+    put(site, "a", encoded(instance(1), sender="CT_1"))
+    put(site, "b", bare)
+    for path in site.objects():
+        (site.archive.root / path).unlink()
+    put(site, "c", encoded(instance(1), sender="CT_2"))
+    put(site, "d", encoded(bare, ImplicitVRLittleEndian))
+
+
 def another_made_current_and_back(site: Site) -> None:
     conflicts(site)
     put(site, "d", compressed(instance()))
@@ -322,6 +338,7 @@ SCENARIOS: dict[str, Scenario] = {
     each.__name__: each
     for each in (
         plain_studies, one_study_from_two_sources, duplicates, variants, conflicts,
+        a_variant_of_a_conflict, a_lost_object_put_back_by_another_writer,
         another_made_current_and_back, a_study_corrected_and_made_current, settled_by_a_person,
         files_set_aside, archive_files,
         fields_filled_late, contradictions, patients_told_apart, one_id_two_patients,

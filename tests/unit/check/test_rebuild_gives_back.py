@@ -74,6 +74,9 @@ def test_without_it_everything_is_the_same_that_a_file_can_tell(site: Site, name
     after = told_by_files(site.index)
     if name in MADE_CURRENT:
         after, before = undecided(after), undecided(before)
+    if name == "a_lost_object_put_back_by_another_writer":
+        # What arrived first is gone; the file that is there tells of itself.
+        del after["arrivals"], before["arrivals"]
     assert after == before
     assert done.findings == ()
     assert done.former is None

@@ -83,6 +83,10 @@ def test_a_lost_stored_file_is_told_with_what_to_do() -> None:
     assert ", but differs in Rows. This one is kept beside it:" in words
 
 
+def test_two_files_that_could_not_be_compared_are_not_said_to_differ() -> None:
+    assert conflict(pixels_differ=None) == f"{HEAD}, but the two could not be compared. {KEPT}"
+
+
 def test_a_decision_is_told() -> None:
     words = conflict("Rows", resolved_at="2026-01-01T00:00:00Z")
     assert words.endswith("Both are kept, and a person has decided which is current.")
