@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 from ingester.compare.datasets import ASIDE, PIXELS, Path, is_of_the_encoding
 from ingester.compare.files import verdict_of
 from ingester.compare.values import plain_name
-from ingester.dicom.dictionary import entry, is_creator, tag_of
+from ingester.dicom.dictionary import AMBIGUOUS, entry, is_creator, tag_of
 from ingester.model import Outcome, Verdict
 
 _HEX = re.compile(r"(?:[0-9A-F]{2})+")
@@ -76,11 +76,11 @@ class _Comparison:
                 yield path
 
     def _differs(self, path: Path, tag: int, one: Any, other: Any) -> bool:
-        if tag >> 16 & 1 and _is_hex(one) != _is_hex(other):
-            # The VR of a private element is known to one of the encodings only.
+        vr = b"UN" if tag >> 16 & 1 else entry(tag).vr
+        if one != other and _are_perhaps_alike(vr, one, other):
             self.unknown.add(path)
             return False
-        if not tag >> 16 & 1 and entry(tag).vr == b"PN":
+        if vr == b"PN":
             one, other = _names(one), _names(other)
         if one == other and (
             isinstance(one, dict) or _NOT_DECODED in json.dumps(one, ensure_ascii=False)
@@ -110,6 +110,20 @@ def _is_hex(value: Any) -> bool:
         and isinstance(value[0], str)
         and _HEX.fullmatch(value[0]) is not None
     )
+
+
+def _are_perhaps_alike(vr: bytes, one: Any, other: Any) -> bool:
+    # Where the VR is known to one of the encodings only: as bytes, or of another sign.
+    if vr != b"UN" and vr not in AMBIGUOUS:
+        return False
+    return _is_hex(one) != _is_hex(other) or (vr != b"UN" and _words(one) == _words(other))
+
+
+def _words(value: Any) -> Any:
+    """Return integers as what they are in 16 bits, signed or not."""
+    if isinstance(value, list):
+        return [_words(each) for each in value]
+    return value & 0xFFFF if isinstance(value, int) else value
 
 
 def _names(value: Any) -> Any:

@@ -128,3 +128,25 @@ def test_a_private_element_whose_vr_one_encoding_does_not_know_is_unknown(
     assert verdict(attributes(private("ab")), old) == DUPLICATE
     assert verdict(attributes(private("ab"), ImplicitVRLittleEndian), old) == UNKNOWN
     assert verdict(attributes(private("ac")), old) == Verdict(Outcome.CONFLICT, ("ACME:0029xx01",))
+
+
+def test_a_sign_or_a_table_that_one_encoding_leaves_open_is_unknown(attributes: Any) -> None:
+    # As vendors write it: unsigned, where the pixels are signed.
+    def image(padding: int, table: list[int]) -> Dataset:
+        ds = report(PixelRepresentation=1)
+        ds.add_new(0x00280120, "US", padding)
+        item = Dataset()
+        item.add_new(0x00283002, "US", [len(table), 63536, 16])
+        item.add_new(0x00283006, "US", table)
+        ds.ModalityLUTSequence = Sequence([item])
+        return ds
+
+    old = attributes(image(63536, [1, 2, 3]))
+    assert verdict(attributes(image(63536, [1, 2, 3])), old) == DUPLICATE
+    assert verdict(attributes(image(63536, [1, 2, 3]), ImplicitVRLittleEndian), old) == UNKNOWN
+    other = attributes(image(63537, [1, 2, 3]), ImplicitVRLittleEndian)
+    assert verdict(other, old) == Verdict(Outcome.CONFLICT, ("PixelPaddingValue",))
+    assert verdict(attributes(image(63536, [1, 2])), old).differs == (
+        "ModalityLUTSequence/LUTDescriptor",
+        "ModalityLUTSequence/LUTData",
+    )
