@@ -214,7 +214,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("server", "client"):
         authority = trustme.CA()
-        made = authority.issue_cert("127.0.0.1", common_name=name)
+        made = authority.issue_cert(
+            "127.0.0.1",
+            common_name=name,
+            organization_name="Clinic",
+            organization_unit_name="Radiology",
+        )
         made.private_key_pem.write_to_path(folder / f"{name}.key")
         made.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
         authority.cert_pem.write_to_path(folder / f"{name}-authority.pem")
@@ -256,7 +261,8 @@ def test_a_client_is_known_by_its_certificate(
 ) -> None:
     known = with_tls(certificates, tls_client_ca=str(certificates / "client-authority.pem"))
     contexts = [(Verification, ImplicitVRLittleEndian)]
-    for name, is_admitted in (("client", True), ("O=Clinic,CN=client", True), ("other", False)):
+    whole = "O=Clinic,OU=Radiology,CN=client"
+    for name, is_admitted in (("client", True), (whole, True), ("other", False)):
         scp = start(**known, allow=(f"tls:{name}",))
         tls = (client_context(certificates), "127.0.0.1")
         association = associate(scp.port, contexts, tls_args=tls)
