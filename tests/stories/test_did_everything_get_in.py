@@ -119,6 +119,7 @@ def test_beside_a_running_service_it_says_what_still_waits(command: Command, cd:
             said = command.run("receipt", "CD_4711", exit_code=1)
             assert "NOT COMPLETE" in said
             assert "CD_4711/late" in said
+            assert command.outcomes() == {"archived": 10, "foreign": 3}
             late.write(encoded(instance(9))[-40:])
         until(lambda: command.json("receipt", "CD_4711", exit_code=None)["is_complete"])
         assert command.json("receipt", "CD_4711")["counts"]["archived"] == 11

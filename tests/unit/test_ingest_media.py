@@ -160,6 +160,31 @@ def test_a_cd_that_is_copied_slowly_is_judged_at_its_end(
     patient_site.check()
 
 
+def test_a_file_that_nobody_has_looked_at_yet_is_waited_for(
+    patient_site: Site, clock: HandClock, cd: Path
+) -> None:
+    spool = patient_site.spool
+    last = images(cd)[-1].relative_to(cd)
+    content = (cd / last).read_bytes()
+    (cd / last).unlink()
+    shutil.copytree(cd, spool.root / "CD_7")
+    with patient_site.ingesting(
+        lies_in_spool=lambda origin: lies_in_spool(spool, origin)
+    ) as ingest:
+        settle(ingest)
+        drop(spool.root / "CD_7" / last, content)
+        for _ in range(5):
+            clock.seconds += 10
+            while ingest.turn(look=False).is_busy:
+                pass
+        assert patient_site.rows("SELECT 1 FROM arrivals WHERE outcome = 'unpacked'") == []
+        settle(ingest)
+        clock.seconds += 10
+        settle(ingest)
+        assert told(patient_site) == '{"referenced":10,"missing":0}'
+    patient_site.check()
+
+
 def test_a_file_that_still_grows_is_waited_for_but_not_for_ever(
     patient_site: Site, clock: HandClock, cd: Path
 ) -> None:
