@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.dicom import header, part10
-from ingester.dicom.elements import Bulk, Element, Limits, Sequence
-from ingester.dicom.part10 import Settings
+from ingester.dicom import part10
+from ingester.dicom.elements import Bulk, Element, Sequence
 from ingester.dicom.sources import File, Memory
 from ingester.dicom.uid import UnsafeUid, validated_uid
 from ingester.errors import Reject
 from ingester.model import Instance
-from tests.factory import encoded, instance
+from tests.answers import LIMITS, SEEDS, answer
 from tests.unit.dicom import raw
-from tests.unit.dicom.raw import el, explicit, implicit, item
-
-LIMITS = Settings(walk=Limits(nesting=16, elements=2000, header_bytes=2**16))
-
-SEEDS = [
-    encoded(instance()),
-    raw.part10(implicit() + raw.im(0x7FE00010, bytes(300)), raw.IMPLICIT),
-    raw.part10(explicit(">") + el(0x7FE00010, b"OW", bytes(300), order=">"), raw.BIG),
-    raw.part10(
-        explicit()
-        + raw.open_sequence(0x00400275, raw.open_item(el(0x00400007, b"LO", b"abcd")), item())
-        + el(0x7FE00010, b"OB", length=raw.UNDEFINED)
-        + item()
-        + item(b"\xff\xd8" * 30)
-        + raw.SEQUENCE_END,
-        raw.JPEG,
-    ),
-    explicit() + raw.PIXELS,
-]
-
-
-def answer(content: bytes) -> Instance | Reject:
-    """Read as `prepare` does; anything but an answer is the test's failure."""
-    try:
-        parsed = part10.read(Memory(content), LIMITS)
-        if header.is_directory(parsed):
-            return Reject(part10.not_dicom().refusal.reason, "a directory")
-        found = header.instance(parsed)
-    except Reject as reject:
-        return reject
-    assert isinstance(json.loads(found.attributes), dict)
-    for uid in (found.sop_instance_uid, found.study_instance_uid, found.series_instance_uid):
-        assert validated_uid(uid) == uid
-    return found
+from tests.unit.dicom.raw import el, explicit, item
 
 
 @settings(max_examples=400, deadline=None)
