@@ -88,9 +88,9 @@ def on(machine: Path, example: str) -> str:
     """Return the example as it is run here: this program, these folders."""
     line = re.sub(r"\| jq .*", "", example)
     line = re.sub(r"\bsudo ", "", line)
+    line = re.sub(r"(?<= )(/srv|/media|/mnt|/tmp)\b", rf"{machine}\1", line)
     program = f"{shlex.quote(sys.executable)} -m ingester"
-    line = re.sub(r"(^|&& )(/opt/ingester/bin/)?ingester\b", rf"\1{program}", line)
-    return re.sub(r"(?<= )(/srv|/media|/mnt|/tmp)\b", rf"{machine}\1", line)
+    return re.sub(r"(^|&& )(/opt/ingester/bin/)?ingester\b", rf"\1{program}", line)
 
 
 @pytest.mark.timeout(300)
