@@ -30,6 +30,23 @@ def fill(site: Site) -> None:
         archive.writestr(zipfile.ZipInfo("viewer.exe"), b"MZ" + bytes(300))
 
 
+def fill_24(site: Site) -> None:
+    """24 files: what `fill` makes, and more of each kind, in more folders."""
+    fill(site)
+    spool = site.spool.root
+    for number in range(1, 7):
+        drop(spool / f"CT1/night/{number:02d}.dcm", instance(6, 1, 1, number, rows=96, columns=96))
+    drop(spool / "CT1/night/07-same.dcm", instance(6, 1, 1, 2, rows=96, columns=96))
+    drop(spool / "CT1/night/08-cut.dcm", encoded(instance(6, 1, 1, 9))[:-40])
+    drop(spool / "cd3/j.dcm", instance(7, 1, 1, 1, frames=3))
+    drop(spool / "cd3/k-conflict.dcm", instance(7, 1, 1, 1, frames=3, StudyDescription="Thorax"))
+    drop(spool / "cd3/l-same-as-in-i.dcm", instance(5, 1, 1, 2))
+    drop(spool / "cd3/m-nouid.dcm", instance(8, SOPInstanceUID=None))
+    drop(spool / "cd3/n-empty", b"")
+    drop(spool / "cd3/o-notes.html", b"<p>Thank you for choosing our scanner</p>\n")
+    drop(spool / "p-last.dcm", instance(9, 2, 3, 4))
+
+
 def state(site: Site) -> dict[str, Any]:
     """Everything that must not depend on how often the power failed."""
     columns = "source, batch, original_name, size_bytes, sha256, outcome, reason"

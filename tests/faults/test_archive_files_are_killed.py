@@ -18,7 +18,7 @@ import pytest
 
 from ingester import durable
 from tests.archives import Kind, make_archive
-from tests.faults.test_killed_at_every_effect import run_and_die
+from tests.faults.killed import run_and_die
 from tests.site import Site, digest
 from tests.stories.conftest import Command
 from tests.waiting import until

@@ -20,7 +20,7 @@ import pytest
 from ingester import durable
 from ingester.errors import Fatal
 from tests.factory import drop, instance
-from tests.faults.test_killed_at_every_effect import KILLED, dying_at
+from tests.faults.killed import KILLED, dying_at
 from tests.site import Site
 from tests.unit.backup.conftest import Backup, fill, tie
 

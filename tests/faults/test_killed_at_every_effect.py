@@ -7,57 +7,17 @@ the same names and bytes, the same rows and outcomes, nothing left behind.
 
 from __future__ import annotations
 
-import os
 import shutil
-import threading
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingester import durable
 from tests.faults.everything import fill, state
+from tests.faults.killed import run_and_die
 from tests.site import Site
 
-KILLED = 77
 FEWEST_EFFECTS = 100
-
-
-def dying_at(n: int) -> Callable[[str, str], None]:
-    lock, seen = threading.Lock(), [0]
-
-    def observer(name: str, path: str) -> None:
-        with lock:
-            seen[0] += 1
-            if seen[0] >= n:
-                os._exit(KILLED)
-
-    return observer
-
-
-def in_another_process(work: Callable[[], object], observer: Callable[[str, str], None]) -> int:
-    """Do something in a forked process; returns its exit code, 0 or `KILLED`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        try:
-            with durable.observe(observer):
-                work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, KILLED), "it failed by itself"
-    return code
-
-
-def run_and_die(root: Path, n: int) -> bool:
-    """Ingest in a forked process that dies before its n-th effect; True if it did."""
-    return in_another_process(Site(root).ingest_all, dying_at(n)) == KILLED
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from ingester.check import Rebuilt, rebuild
 from ingester.index.writer import Writer
 from ingester.model import SystemClock
 from tests.factory import drop, encoded, instance
-from tests.faults.test_killed_at_every_effect import KILLED, dying_at, in_another_process
+from tests.faults.killed import KILLED, dying_at, in_another_process
 from tests.indexes import whole
 from tests.site import Site
 

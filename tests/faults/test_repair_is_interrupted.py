@@ -23,7 +23,7 @@ from ingester import durable
 from ingester.ingest import IngestSettings
 from tests.factory import drop, encoded, instance, uid
 from tests.faults.everything import state as state_of
-from tests.faults.test_killed_at_every_effect import KILLED, dying_at, in_another_process
+from tests.faults.killed import KILLED, dying_at, in_another_process
 from tests.site import Site, digest
 
 FEWEST_EFFECTS = 40

@@ -44,8 +44,8 @@ class Command:
     config: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        (self.root / "spool").mkdir(parents=True)
-        (self.root / "archive").mkdir()
+        (self.root / "spool").mkdir(parents=True, exist_ok=True)
+        (self.root / "archive").mkdir(exist_ok=True)
         self.configure()
 
     def configure(self, **sections: dict[str, object]) -> None:
