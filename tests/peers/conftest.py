@@ -34,7 +34,9 @@ def program(name: str) -> str:
     ours = Path(sysconfig.get_path("scripts"))
     folders = [each for each in os.environ.get("PATH", "").split(":") if Path(each) != ours]
     found = shutil.which(name, path=":".join([*folders, "/usr/sbin"]))
-    assert found, f"{name} is not installed (Debian packages: dcmtk, ffmpeg, orthanc, sqlite3)"
+    assert found, (
+        f"{name} is not installed (Debian packages: dcmtk, ffmpeg, orthanc, sqlite3, strace)"
+    )
     return found
 
 
