@@ -44,11 +44,11 @@ _MESSAGES = {
     FindingKind.INDEX_MISCOUNTED: "The counts behind lists of studies, batches and days do not "
     "say what the rows say: somebody wrote to the index. `verify --repair` counts again.",
     FindingKind.MISSING_OBJECT: "The index has this object, but its file is gone. Restore it "
-    "from a backup, or send it again: it then takes its place.",
+    "from a backup, or send the same file again: it then takes its place.",
     FindingKind.WRONG_SIZE: "The file has not the size it was archived with: it was changed or "
-    "damaged. Restore it from a backup, or send it again: it then takes its place.",
+    "damaged. Restore it from a backup, or send the same file again: it then takes its place.",
     FindingKind.WRONG_CHECKSUM: "The file is not byte for byte what was archived. Restore it "
-    "from a backup, or send it again: it then takes its place.",
+    "from a backup, or send the same file again: it then takes its place.",
     FindingKind.UNREADABLE: "The file is there, but cannot be read: permissions, or a disk that "
     "fails.",
     FindingKind.OBJECT_WITHOUT_ROW: "The file lies in the archive, but the index does not know "
