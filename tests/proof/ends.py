@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ from tests.site import Site
 from tests.stories.conftest import Command
 
 _MOST_TOLD = 500
+
+
+def _difference(found: Collection[Any], expected: Collection[Any]) -> str:
+    """Say what is there and should not be, and the other way round."""
+    extra = [each for each in found if each not in expected]
+    missing = [each for each in expected if each not in found]
+    return f"{extra} instead of {missing}"[:_MOST_TOLD]
 
 
 def ingest_inline(root: Path) -> None:
@@ -69,10 +76,14 @@ class Template:
             found = state(site)
         except (AssertionError, OSError, sqlite3.Error) as error:
             return f"{type(error).__name__}: {error}"
-        wrong = [part for part, value in self.expected.items() if found[part] != value]
+        wrong = [
+            f"{part}: {_difference(found[part], value)}"
+            for part, value in self.expected.items()
+            if found[part] != value
+        ]
         if site.spool.root.joinpath(".receiving").is_dir():
-            wrong += [each.name for each in (site.spool.root / ".receiving").iterdir()]
-        return "; ".join(f"{part}: {str(found.get(part))[:_MOST_TOLD]}" for part in wrong)
+            wrong += [f"left: {each.name}" for each in (site.spool.root / ".receiving").iterdir()]
+        return "; ".join(wrong)
 
 
 def unverified(command: Command) -> str:

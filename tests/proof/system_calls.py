@@ -132,7 +132,7 @@ def sampled(points: Iterable[Point], most: int) -> list[Point]:
                 shares[i] += 1
                 left -= 1
     chosen = [
-        [each[(k * len(each)) // share] for k in range(share)]
+        [each[(2 * k + 1) * len(each) // (2 * share)] for k in range(share)]
         for each, share in zip(by_call, shares, strict=True)
     ]
     return [point for row in zip_longest(*chosen) for point in row if point is not None]
