@@ -66,9 +66,14 @@ def our_names(archive_root: Path, index: Path) -> frozenset[str]:
     if is_backup(archive_root):
         names |= {BACKUP_NAME, ".spool", "ingest.toml", "site-ingest.toml"}
     names |= {durable.unfinished(Path(name)).name for name in names}
-    for name in os.listdir(archive_root):
-        if name.startswith((index.name, "index.db", "index-snapshot.db", ".index")):
-            names.add(name)
+    with os.scandir(archive_root) as entries:
+        for entry in entries:
+            is_index = entry.name.startswith((index.name, "index.db", "index-snapshot.db"))
+            # A folder is a source's: a sender may call itself as our files are called.
+            if entry.name.startswith(".index") or (
+                is_index and not entry.is_dir(follow_symlinks=False)
+            ):
+                names.add(entry.name)
     return frozenset(names)
 
 
