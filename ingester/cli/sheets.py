@@ -44,16 +44,24 @@ def defused(value: Any) -> Any:
     """Return a cell that a spreadsheet shows and does not execute.
 
     Text that begins like a formula, perhaps behind spaces and characters that nobody
-    sees, gets an apostrophe before it, unless it is a number.
+    sees, gets an apostrophe before it, unless it is a number (one with a plus sign is an
+    identifier, or somebody's telephone, and would lose the sign).
     """
     if isinstance(value, bytes):
         return value.hex().upper()
-    if isinstance(value, str) and _is_formula(value):
-        try:
-            float(value)
-        except ValueError:
-            return "'" + value
+    if isinstance(value, str) and _is_formula(value) and not _is_number(value):
+        return "'" + value
     return value
+
+
+def _is_number(text: str) -> bool:
+    if text.lstrip().startswith("+"):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_formula(text: str) -> bool:
