@@ -50,7 +50,7 @@ def _deflated_bomb() -> bytes:
 
 
 def _with(**values: bytes | None) -> Callable[[], bytes]:
-    return lambda: raw.part10(explicit(**values) + raw.PIXELS)
+    return lambda: raw.part10(explicit("<", **values) + raw.PIXELS)
 
 
 def _of(data_set: bytes, syntax: bytes = raw.EXPLICIT) -> Callable[[], bytes]:
