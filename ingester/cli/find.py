@@ -21,6 +21,8 @@ _PAGE = 100
 #: A terminal of so many columns has room for the UID beside all else.
 _WIDE = 150
 _LEAST_ALIKE = 0.7
+#: What stands between words; names are shown as "Yamada, Tarou (山田 太郎)".
+_BETWEEN = re.compile(r"[\s,;()]+")
 _LIKE_A_UID = re.compile(r"[0-9]+(\.[0-9]+)+\.?", re.ASCII)
 _MOST_ALIKE = 3
 _HEADINGS = ("date", "name", "ID", "born", "modalities", "images", "description")
@@ -53,7 +55,7 @@ def find(
     """
     if limit is not None and everything:
         raise click.UsageError("choose --limit or --all, not both")
-    words = " ".join(text).split()
+    words = [word for word in _BETWEEN.split(" ".join(text)) if word]
     most = -1 if everything or (as_json and limit is None) else limit or _PAGE
     with open_index(site.settings) as index:
         found = index.find(words, most)

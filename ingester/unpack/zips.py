@@ -218,14 +218,57 @@ def _short_directory() -> Reject:
 
 
 def _find_directory(file: BinaryIO) -> _Directory:
-    """Find the end record, and by it the directory, at the end of the file."""
+    """Find the end record, and by it the directory, at the end of the file.
+
+    A record is believed where the file ends with it (but for zeros) and, in a file that
+    begins with a member, where its directory counts from the file's first byte.  Any other
+    is that of an archive within: of a member, when this one was cut short, or of a second
+    archive behind the first.
+    """
     size = file.seek(0, os.SEEK_END)
     from_ = max(0, size - _END.size - _LONGEST_COMMENT - _END64_LOCATOR.size)
+    file.seek(0)
+    begins_with_member = file.read(len(_LOCAL_MAGIC)) == _LOCAL_MAGIC
     file.seek(from_)
     tail = file.read()
+    is_followed = False
+    rejected: Reject | None = None
+    for at in _end_records(tail):
+        try:
+            found = _directory(file, tail, from_, at)
+        except Reject as reject:
+            if _ends_file(tail, at):
+                rejected = rejected or reject
+            continue
+        if found.shift and begins_with_member:
+            continue
+        if _ends_file(tail, at):
+            return found
+        is_followed = True
+    if rejected is not None:
+        raise rejected
+    if is_followed:
+        raise refusals.malformed(_KIND, "something follows its end")
+    raise refusals.cut_short(_KIND, "the directory at its end is missing")
+
+
+def _end_records(tail: bytes) -> Iterator[int]:
+    """Yield where an end record may stand, the last one first."""
     at = tail.rfind(_END_MAGIC)
-    if at < 0 or len(tail) - at < _END.size:
-        raise refusals.cut_short(_KIND, "the directory at its end is missing")
+    while at >= 0:
+        if len(tail) - at >= _END.size:
+            yield at
+        at = tail.rfind(_END_MAGIC, 0, at)
+
+
+def _ends_file(tail: bytes, at: int) -> bool:
+    """Return whether nothing but zeros follows an end record and its comment."""
+    comment = _END.unpack_from(tail, at)[-1]
+    end = at + _END.size + comment
+    return end <= len(tail) and not tail[end:].strip(b"\0")
+
+
+def _directory(file: BinaryIO, tail: bytes, from_: int, at: int) -> _Directory:
     _, disk, first_disk, _, entries, length, offset, _ = _END.unpack_from(tail, at)
     end = from_ + at
     locator_at = at - _END64_LOCATOR.size

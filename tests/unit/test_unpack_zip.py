@@ -404,6 +404,45 @@ def test_bytes_before_the_archive_and_a_comment_after_it_are_fine(unpack: Extrac
     assert contents(unpack(b"MZ stub " * 10 + out.getvalue())) == {"IM1": digest(b"1")}
 
 
+INNER = zipped(("README.TXT", b"see the viewer"), method=zipfile.ZIP_STORED)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 30, 4000])
+def test_cut_within_or_behind_a_member_that_is_an_archive_nothing_is_taken(
+    unpack: Extract, behind: int
+) -> None:
+    noise = random.Random(1).randbytes(5000)
+    whole = zipped(
+        ("IM1", b"1" * 300), ("viewer.jar", INNER), ("IM2", noise), method=zipfile.ZIP_STORED
+    )
+    end_of_inner = whole.index(INNER) + len(INNER)
+    assert reason(unpack(whole[: end_of_inner + behind])) is Reason.INCOMPLETE
+
+
+def test_two_archives_one_behind_the_other_are_not_taken_for_one(unpack: Extract) -> None:
+    assert reason(unpack(zipped(("IM1", b"1")) + zipped(("IM2", b"2")))) is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("more", [b"x", b"\0" * 200 + b"DICM", zipped(("IM2", b"2"))[:-5]])
+def test_what_follows_the_end_is_not_dropped(unpack: Extract, more: bytes) -> None:
+    assert reason(unpack(zipped(("IM1", b"1")) + more)) is Reason.MALFORMED
+
+
+def test_zeros_behind_the_end_are_padding(unpack: Extract) -> None:
+    assert contents(unpack(zipped(("IM1", b"1")) + bytes(700))) == {"IM1": digest(b"1")}
+
+
+@pytest.mark.parametrize(
+    "said", [b"PK\5\6", b"PK\5\6 and more of it, beyond one record's length", INNER]
+)
+def test_a_comment_may_say_anything(unpack: Extract, said: bytes) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("IM1", b"1")
+        archive.comment = said
+    assert contents(unpack(out.getvalue())) == {"IM1": digest(b"1")}
+
+
 def test_memory_stays_constant(unpack: Extract) -> None:
     archive = zipped(("a", bytes(80 << 20)), ("b", random.Random(5).randbytes(10 << 20)))
     tracemalloc.start()

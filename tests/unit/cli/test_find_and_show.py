@@ -150,6 +150,13 @@ def test_where_nothing_is_found_it_helps(home: Home, words: list[str], hint: str
     assert home.json("find", *words) == []
 
 
+@pytest.mark.parametrize("words", [["Müller, Dr. Anna Maria"], ["Müller,Anna"], ["(Müller Anna)"]])
+def test_a_name_is_found_as_it_is_shown(home: Home, words: list[str]) -> None:
+    found = home.run("find", *words)
+    assert found.exit_code == 0
+    assert "Müller, Dr. Anna Maria" in found.output
+
+
 def test_an_empty_index_says_so(tmp_path: Path) -> None:
     empty = Home(tmp_path)
     assert empty.run("run", "--once").exit_code == 0
