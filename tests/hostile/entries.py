@@ -17,7 +17,7 @@ from ingester import durable
 from ingester.model import Instance, Reason, Refusal
 from ingester.prepare import prepare
 from tests.factory import drop, encoded, instance
-from tests.hostile.trial import INPUT, Case, HandClock, Trial, settle
+from tests.hostile.trial import INPUT, NEIGHBOUR, Case, HandClock, Trial, settle
 from tests.unit.cli.home import Home
 from tests.unit.cli.test_every_command_explains import asked_in_a_process
 from tests.unit.test_prepare import request
@@ -169,6 +169,23 @@ def _named(name: str, raw_name: bytes, content: Callable[[], bytes], outcome: st
         trial.check()
 
     return Case(44, name, run)
+
+
+def _unreadable(folder: Path) -> None:
+    """A file that may not be read is set aside, and its bytes are there for who may."""
+    home = Home(folder / "site")
+    trial = Trial(folder)
+    data = _whole()
+    path = trial.drop(data)
+    path.chmod(0)
+    drop(trial.site.spool.root / "neighbour", instance(NEIGHBOUR))
+    answer = asked_in_a_process(["--config", str(home.config), "run", "--once"])
+    assert answer.exit_code == 1, answer.stderr
+    assert trial.rows_of(INPUT) == [("quarantined", "unreadable")]
+    assert trial.rows_of("neighbour") == [("archived", None)]
+    (kept,) = trial.aside()
+    assert kept.read_bytes() == data
+    trial.check()
 
 
 def _appended(folder: Path) -> None:
@@ -334,6 +351,7 @@ CASES = [
         _named(f"{name}-aside", raw_name, lambda: b"hello " * 100, "foreign")
         for name, raw_name in {"reason": b"reason.json", "255-bytes": b"n" * 255}.items()
     ),
+    Case(45, "mode-000", _unreadable),
     Case(46, "appended-after-the-claim", _appended),
     Case(47, "reserved-and-filled", _filled),
     Case(48, "opened-50-times", _opened_often),
