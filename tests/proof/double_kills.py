@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 
@@ -29,10 +30,10 @@ from tests.proof import report
 from tests.proof.ends import Template, ingest_inline, unverified
 from tests.site import Site
 from tests.stories.conftest import Command
-from tests.waiting import until
 
 #: A recovery has effects of its own: how many more than an undisturbed run has left.
 _MORE = 20
+_MOMENT = 0.003
 _MEMORY = Path("/dev/shm")
 
 
@@ -74,27 +75,24 @@ class Forked:
 class Real:
     """Pairs of kills at random moments, of the real command.
 
-    Moments are told by the processor time that the process has spent, which a busy machine
-    does not stretch.  The first comes between the moment at which the index appears and
-    the end, the second within what is left to be done then.
+    Moments are told by the processor time that the process has spent since it holds the
+    site, which a busy machine does not stretch.  The first comes anywhere until the end,
+    the second within what is left to be done then.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._begin = self._end = 0.0
+        self._seconds = 0.0
         self._template = Template.make(folder, fill, self._measure)
 
     def _measure(self, root: Path) -> None:
         command = Command(root)
         process = running(command)
-        index = command.archive / "index.db"
-        until(index.exists, what="the index is there")
-        self._begin = spent(process)
-        until(lambda: self._has_ended(process), within=120, what="it ends")
-
-    def _has_ended(self, process: subprocess.Popen[bytes]) -> bool:
-        self._end = spent(process) or self._end
-        return process.poll() is not None
+        begun = spent_until_it_holds(process, command)
+        assert begun is not None
+        while not has_ended(process):
+            self._seconds = spent(process) - begun
+        assert self._seconds > 0, "it did something with the site"
 
     def pairs(self, chance: random.Random) -> Iterator[str | None]:
         """Kill twice, again and again; yields what went wrong, None where one lived."""
@@ -102,8 +100,8 @@ class Real:
             root = self._folder / "real"
             self._template.copy(root)
             command = Command(root)
-            first = chance.uniform(self._begin, self._end)
-            second = chance.uniform(self._begin, self._begin + self._end - first)
+            first = chance.uniform(0, self._seconds)
+            second = chance.uniform(0, self._seconds - first)
             has_died = [kill_after(command, each) for each in (first, second)]
             command.run("run", "--once", exit_code=None)
             found = self._template.violation(root) or unverified(command)
@@ -122,17 +120,46 @@ def running(command: Command) -> subprocess.Popen[bytes]:
 
 
 def spent(process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds that a process of ours has computed; 0 where it has ended."""
+    """Return the seconds that a process of ours has computed."""
     # proc(5): after the name in brackets, utime and stime are the 12th and 13th field.
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+def opened(process: subprocess.Popen[bytes]) -> set[str]:
+    """Return what a process of ours has open."""
+    found = set()
+    for each in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(each.readlink()))
+    return found
+
+
+def spent_until_it_holds(process: subprocess.Popen[bytes], command: Command) -> float | None:
+    """Wait until it has opened the lock of the site; None where it ended before."""
+    lock = str((command.spool / ".lock").resolve())
+    while not has_ended(process):
+        if lock in opened(process):
+            return spent(process)
+    return None
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether it ends within the next moment, which is short beside what it does."""
+    try:
+        process.wait(timeout=_MOMENT)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def kill_after(command: Command, seconds: float) -> bool:
-    """Run it, and kill it without a farewell; True if it still ran."""
+    """Run it, and kill it so long after it has the site; True if it still ran."""
     process = running(command)
     try:
-        until(lambda: process.poll() is not None or spent(process) >= seconds, within=120)
+        begun = spent_until_it_holds(process, command)
+        while begun is not None and not has_ended(process) and spent(process) < begun + seconds:
+            pass
     finally:
         process.kill()
         process.wait()
