@@ -7,14 +7,14 @@ import os
 import socket
 import sqlite3
 import stat
-import threading
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 from ingester import durable
-from ingester.model import Instance, Reason, Refusal
+from ingester.model import Reason, Refusal
 from ingester.prepare import prepare
 from tests.factory import drop, encoded, instance
 from tests.hostile.trial import INPUT, NEIGHBOUR, Case, HandClock, Trial, settle
@@ -114,42 +114,33 @@ def _swapped_at_the_claim(folder: Path) -> None:
     trial.check()
 
 
+#: What is swapped for a link to what, in the moment in which it is opened.
+_swapping: dict[str, Path] = {}
+
+
+def _swap_at_open(event: str, arguments: tuple[object, ...]) -> None:
+    # An audit hook: the interpreter calls it between our look at a file and the opening.
+    if event == "open" and (target := _swapping.pop(str(arguments[0]), None)) is not None:
+        path = Path(str(arguments[0]))
+        path.unlink()
+        path.symlink_to(target)
+
+
 def _swapped_again_and_again(folder: Path) -> None:
-    """Whoever swaps a file for a link while it is read never has the link's target read."""
+    """A file that is swapped for a link just before it is opened: the target is never read."""
     trial = Trial(folder)
     path = folder / "swapped"
-    drop(path, _whole())
-    own = hashlib.sha256(_whole()).hexdigest()
-    is_over = threading.Event()
-    found: set[str] = set()
-
-    def swap() -> None:
-        other = folder / "other"
-        while not is_over.is_set():
-            other.symlink_to(trial.outside / "precious.dcm")
-            os.replace(other, path)
-            other.write_bytes(_whole())
-            os.replace(other, path)
-
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    try:
-        turns = 0
-        while turns < SWAPS or len(found) < 2:
-            turns += 1
-            seen = prepare(request(path, intake="read"))
-            if isinstance(seen.found, Instance):
-                assert seen.sha256 == own
-                found.add("file")
-            else:
-                assert isinstance(seen.found, Refusal)
-                assert seen.found.reason is Reason.NOT_A_REGULAR_FILE
-                found.add("link")
-    finally:
-        is_over.set()
-        swapping.join()
-    for name in ("swapped", "other"):
-        (folder / name).unlink(missing_ok=True)
+    data = _whole()
+    sys.addaudithook(_swap_at_open)
+    for _ in range(SWAPS):
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        _swapping[str(path)] = trial.outside / "precious.dcm"
+        seen = prepare(request(path, intake="read"))
+        assert not _swapping, "it was swapped"
+        assert isinstance(seen.found, Refusal)
+        assert seen.found.reason is Reason.NOT_A_REGULAR_FILE
+    path.unlink()
     trial.ingest()
     trial.check()
 
