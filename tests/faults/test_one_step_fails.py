@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,24 +41,12 @@ from ingester.pool import prepare_many
 from ingester.quarantine import Quarantined
 from ingester.spool import Share, Spool
 from ingester.unpack import extract, read_dicomdir
+from tests.clocks import HandClock
 from tests.factory import drop, encoded, instance, uid
 from tests.inline import InlineExecutor
 from tests.site import Site
 
 TEXT = b"not an image\n" * 20
-
-
-class HandClock:
-    """A clock that a test winds."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 class Sick(InlineExecutor):

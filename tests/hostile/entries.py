@@ -16,8 +16,9 @@ from pathlib import Path
 from ingester import durable
 from ingester.model import Reason, Refusal
 from ingester.prepare import prepare
+from tests.clocks import HandClock
 from tests.factory import drop, encoded, instance
-from tests.hostile.trial import INPUT, NEIGHBOUR, Case, HandClock, Trial, settle
+from tests.hostile.trial import INPUT, NEIGHBOUR, Case, Trial, settle
 from tests.unit.cli.home import Home
 from tests.unit.cli.test_every_command_explains import asked_in_a_process
 from tests.unit.test_prepare import request

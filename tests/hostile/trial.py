@@ -11,13 +11,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ingester.check import verify
 from ingester.claims import REASON
 from ingester.ingest import Ingest, IngestSettings
+from tests.clocks import HandClock
 from tests.factory import drop, instance
 from tests.site import Site
 
@@ -60,19 +60,6 @@ def aside(reason: str) -> Expected:
 
 def foreign(reason: str) -> Expected:
     return Expected("foreign", reason)
-
-
-@dataclass
-class HandClock:
-    """A clock that a test winds."""
-
-    seconds: float = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @dataclass

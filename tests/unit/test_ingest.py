@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,10 @@ from ingester import durable
 from ingester.index.writer import Writer
 from ingester.ingest import Ingest, IngestSettings, SourceDefaults
 from ingester.model import Claim
+from tests.clocks import HandClock
 from tests.factory import drop, encoded, instance, uid
 from tests.inline import InlineExecutor
 from tests.site import Site, drain
-
-
-class HandClock:
-    """A clock that a test winds."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture

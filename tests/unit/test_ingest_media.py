@@ -6,7 +6,6 @@ import io
 import shutil
 import zipfile
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,10 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from ingester.ingest import Ingest, IngestSettings
 from ingester.service.waiting import lies_in_spool
+from tests.clocks import HandClock
 from tests.factory import drop, encoded, instance, uid
 from tests.media import burn, images, respell
 from tests.site import Site
-
-
-class HandClock:
-    """A clock that a test winds."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture
